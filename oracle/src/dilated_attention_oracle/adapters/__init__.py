@@ -1,0 +1,1 @@
+"""Other forms of the operator, behind one signature: NumPy (the oracle itself) and PyTorch."""
