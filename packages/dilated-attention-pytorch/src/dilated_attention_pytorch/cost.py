@@ -1,0 +1,126 @@
+"""What a call costs, from the schedule: pairs, FLOPs, bytes on the wire, bytes held."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from .layout import Layout
+from .schedule import Problem, key_classes
+from .schedule.messages import message, piece_capacity
+from .schedule.partials import partial_blocks
+
+
+def visible_pairs(problem: Problem) -> int:
+    """Number of (query, key, head, branch) pairs that are scored, in closed form per segment."""
+    bounds = problem.cu_seqlens or (0, problem.n)
+    total = 0
+    for branch in range(problem.num_branches):
+        w = problem.segment_length(branch)
+        rate = problem.pattern.branches[branch].dilation_rate
+        lengths: Counter[int] = Counter()
+        for start, end in zip(bounds[:-1], bounds[1:], strict=True):
+            full, tail = divmod(end - start, w)
+            lengths[w] += full
+            lengths[tail] += 1
+        heads = Counter(offset for offset in problem.offsets[branch] if offset is not None)
+        for length, segments in lengths.items():
+            for offset, count in heads.items():
+                rows = max(0, -((offset - length) // rate))
+                pairs = rows * (rows + 1) // 2 if problem.is_causal else rows * rows
+                total += segments * count * pairs
+    return total
+
+
+def attention_flops(problem: Problem, batch: int, head_dim: int, *, backward: bool = False) -> int:
+    """4 b d pairs forward and 2.5 times that backward: the contract's count, not a kernel's."""
+    forward = 4 * batch * head_dim * visible_pairs(problem)
+    return forward * 5 // 2 if backward else forward
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Bytes that one rank sends in a call, masks apart."""
+
+    forward: int
+    backward: int
+
+
+def rank_traffic(
+    problem: Problem,
+    layout: Layout,
+    rank: int,
+    *,
+    replicated: bool,
+    batch: int,
+    head_dim: int,
+    itemsize: int,
+) -> Traffic:
+    """Bytes that a rank sends, forward and backward.
+
+    `sharded`: forward each row and key/value head (key and value) that a receiver's queries see,
+    once; backward the same again, and the gradients of the rows it received, in float32 (float64
+    for float64 inputs). `replicated` (own keys passed): partial outs and lse or gradients of
+    queries in that precision, then its finished rows to every rank.
+    """
+    wide = 8 if itemsize == 8 else 4
+    others = [other for other in range(layout.ring_size) if other != rank]
+    if replicated:
+        own = batch * layout.lengths[rank] * problem.num_heads
+        rows = sum(
+            len(block.rows) * len(block.heads)
+            for other in others
+            for block in partial_blocks(problem, layout, rank, other)
+        )
+        return Traffic(
+            batch * rows * (head_dim + 1) * wide
+            + len(others) * own * (head_dim * itemsize + wide),
+            batch * rows * head_dim * wide + len(others) * own * head_dim * itemsize,
+        )
+    row = 2 * batch * head_dim
+    sent = sum(_row_heads(problem, layout, rank, other) for other in others)
+    received = sum(_row_heads(problem, layout, other, rank) for other in others)
+    return Traffic(sent * row * itemsize, sent * row * itemsize + received * row * wide)
+
+
+def _row_heads(problem: Problem, layout: Layout, source: int, target: int) -> int:
+    found = message(problem, layout, source, target)
+    classes = key_classes(problem)
+    return sum(len(r) * len(c.heads) for r, c in zip(found.rows, classes, strict=True))
+
+
+def largest_piece(problem: Problem, layout: Layout, rank: int, buffer_shards: int) -> int:
+    """Row-heads of the largest piece that a rank receives."""
+    capacity = piece_capacity(problem, layout, rank, buffer_shards)
+    sizes = [
+        _row_heads(problem, layout, source, rank)
+        for source in range(layout.ring_size)
+        if source != rank
+    ]
+    return min(capacity, max(sizes, default=0))
+
+
+def rank_memory(
+    problem: Problem,
+    layout: Layout,
+    rank: int,
+    *,
+    batch: int,
+    head_dim: int,
+    itemsize: int,
+    buffer_shards: int = 2,
+) -> int:
+    """Peak bytes of one rank's forward + backward, layout `sharded`, tiles apart.
+
+    Backward holds q, k, v, out, dout and lse of the shard, delta, float32 dq, dk, dv and one
+    rounded copy of them; two pieces of rows arriving and two leaving, and their gradients in
+    float32, two each way.
+    """
+    wide = 8 if itemsize == 8 else 4
+    query = batch * layout.lengths[rank] * problem.num_heads
+    keys = batch * layout.lengths[rank] * problem.num_kv_heads
+    shard = (3 * query + 2 * keys) * head_dim * itemsize
+    gradients = (query + 2 * keys) * head_dim * (wide + itemsize)
+    statistics = 2 * query * wide
+    piece = 2 * batch * largest_piece(problem, layout, rank, buffer_shards) * head_dim
+    return shard + gradients + statistics + piece * (4 * itemsize + 4 * wide)

@@ -1,0 +1,145 @@
+"""From what a user passed to a `RingCall`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..kernels.options import KernelOptions
+from ..kernels.select import select
+from ..layout import Layout
+from ..pattern import DilationPattern
+from ..ring.autograd import RealRing, RingAttention, RingCall
+from ..schedule import Problem
+from ..typing import IntArray
+from . import validation
+
+
+@dataclass(frozen=True, slots=True)
+class CallOptions:
+    """Options that both public functions take, as passed."""
+
+    is_causal: bool
+    scale: float | None
+    key_mask: Tensor | None
+    cu_seqlens: Tensor | Sequence[int] | None
+    dropout_p: float
+    seed: int | Tensor | None
+    backend: str
+    deterministic: bool
+    return_lse: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RingOptions:
+    """Options of the ring function alone."""
+
+    layout: str = "sharded"
+    order: str | IntArray = "contiguous"
+    shard_lengths: Sequence[int] | None = None
+    buffer_shards: int = 2
+
+    @property
+    def replicated(self) -> bool:
+        """Layout `replicated`."""
+        return self.layout == "replicated"
+
+    def check(self) -> None:
+        """ValueError or TypeError for an unknown layout or a bad buffer size."""
+        if self.layout not in ("sharded", "replicated"):
+            raise ValueError(f"layout must be 'sharded' or 'replicated', got {self.layout!r}")
+        if isinstance(self.buffer_shards, bool) or not isinstance(self.buffer_shards, int):
+            raise TypeError(f"buffer_shards must be an int, got {self.buffer_shards!r}")
+        if self.buffer_shards < 2:
+            raise ValueError(
+                "buffer_shards must be at least 2 (one piece arrives while one is used), got "
+                f"{self.buffer_shards}"
+            )
+
+
+def autocast(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Under autocast, float16, bfloat16 and float32 inputs become its dtype, as in SDPA."""
+    if not isinstance(query, Tensor) or not torch.is_autocast_enabled(query.device.type):
+        return query, key, value
+    target = torch.get_autocast_dtype(query.device.type)
+
+    def cast(tensor: Tensor) -> Tensor:
+        eligible = isinstance(tensor, Tensor) and tensor.is_floating_point()
+        return tensor.to(target) if eligible and tensor.dtype != torch.float64 else tensor
+
+    return cast(query), cast(key), cast(value)
+
+
+def check_local(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    pattern: DilationPattern,
+    options: CallOptions,
+    ring: RingOptions | None = None,
+) -> None:
+    """All checks that need only what this rank was passed."""
+    validation.check_tensors(query, key, value)
+    validation.check_pattern(pattern, query.shape[2])
+    validation.check_key_mask(options.key_mask, key)
+    validation.check_numbers(options.scale, options.dropout_p, query.shape[3])
+    validation.check_seed(options.seed)
+    for name in ("is_causal", "deterministic", "return_lse"):
+        validation.check_flag(name, getattr(options, name))
+    if not isinstance(options.backend, str):
+        raise TypeError(f"backend must be a str, got {options.backend!r}")
+    if ring is not None:
+        ring.check()
+
+
+def seed_tensor(seed: int | Tensor | None, like: Tensor) -> Tensor:
+    """The seed as a 0-d int64 tensor beside the inputs; drawn from torch's generator where None."""
+    if isinstance(seed, Tensor):
+        return seed.to(like.device)
+    if seed is None:
+        return torch.randint(-(2**63), 2**63 - 1, (), dtype=torch.int64).to(like.device)
+    signed = seed - 2**64 if seed >= 2**63 else seed
+    return torch.tensor(signed, dtype=torch.int64, device=like.device)
+
+
+def build(
+    query: Tensor,
+    key: Tensor,
+    pattern: DilationPattern,
+    options: CallOptions,
+    layout: Layout,
+    seed: Tensor | None,
+    ring: RingOptions | None = None,
+    real: RealRing | None = None,
+    *,
+    full_keys: bool = False,
+) -> RingCall:
+    """The call, once the global length is known; checks what needs it."""
+    scale = validation.check_numbers(options.scale, options.dropout_p, query.shape[3])
+    bounds = validation.check_cu_seqlens(options.cu_seqlens, layout.n, query.shape[0])
+    validation.check_switches(pattern, options.key_mask, bounds, options.dropout_p)
+    problem = Problem(pattern, layout.n, query.shape[2], key.shape[2], options.is_causal, bounds)
+    _, backend = select(options.backend, problem, query.dtype, query.device)
+    dropout = float(options.dropout_p)
+    kernel = KernelOptions(problem, scale, backend, dropout, seed if dropout > 0 else None)
+    ring = ring or RingOptions()
+    return RingCall(
+        kernel,
+        layout,
+        ring.replicated,
+        options.key_mask,
+        options.deterministic,
+        ring.buffer_shards,
+        full_keys,
+        real,
+    )
+
+
+def apply(query: Tensor, key: Tensor, value: Tensor, call: RingCall, *, return_lse: bool) -> Any:
+    """Run the call; (out, lse) or out alone."""
+    out, lse = RingAttention.apply(query, key, value, call)  # type: ignore[no-untyped-call]
+    return (out, lse) if return_lse else out

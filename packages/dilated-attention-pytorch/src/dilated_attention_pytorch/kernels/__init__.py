@@ -1,0 +1,1 @@
+"""Attention of one part of the keys, with lse, forward and backward."""

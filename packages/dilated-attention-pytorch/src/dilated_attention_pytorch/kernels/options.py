@@ -1,0 +1,123 @@
+"""What a kernel is told, the keys that it is given, and what a backend must offer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from ..schedule import AlignedTile, Problem, Run
+from .carry import Carry
+
+
+@dataclass(frozen=True, slots=True)
+class KernelOptions:
+    """Numbers that every tile needs.
+
+    Args:
+        problem: what is computed.
+        scale: softmax scale.
+        dropout_p: probability of dropping an entry of P.
+        backend: which kernels compute.
+        dropout_p: probability of dropping an entry of P.
+        seed: 0-d int64 tensor on the inputs' device, None without dropout.
+    """
+
+    problem: Problem
+    scale: float
+    backend: Backend
+    dropout_p: float = 0.0
+    seed: Tensor | None = None
+
+    @property
+    def per_branch(self) -> bool:
+        """Whether each branch keeps a result of its own, as torchscale's modes need."""
+        return self.problem.pattern.phantom_keys or self.problem.pattern.detach_mix
+
+    @property
+    def lanes(self) -> int:
+        """Number of results kept apart."""
+        return self.problem.num_branches if self.per_branch else 1
+
+    def lane(self, branch: int) -> int:
+        """Which result a branch adds to."""
+        return branch if self.per_branch else 0
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPart:
+    """Keys and values of some rows and some key/value heads.
+
+    Args:
+        key: (b, rows, heads, d).
+        value: (b, rows, heads, d).
+        key_mask: (b, rows) bool, True = attend, or None.
+    """
+
+    key: Tensor
+    value: Tensor
+    key_mask: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QuerySide:
+    """What the backward of any part of the keys needs of the whole softmax.
+
+    Args:
+        query: (b, n, H, d), the rank's rows.
+        dout: (b, n, H, d).
+        lse: (lanes, b, n, H), global; +inf drops a lane's row.
+        delta: (lanes, b, n, H), `<dout, out> - dlse` with the out that the lane's gradient needs.
+        dquery: (b, n, H, d), float32 or float64, summed in place.
+    """
+
+    query: Tensor
+    dout: Tensor
+    lse: Tensor
+    delta: Tensor
+    dquery: Tensor
+
+
+class Backend(Protocol):
+    """A module that computes attention of one part of the keys.
+
+    `BLOCK` is the side of its tiles, in rows.
+    """
+
+    BLOCK: int
+
+    def forward(
+        self,
+        query: Tensor,
+        part: KeyPart,
+        runs: Iterable[Run],
+        carry: Carry,
+        options: KernelOptions,
+    ) -> None:
+        """Add the keys of `part` to the carry of every query row that sees them."""
+        ...
+
+    def forward_aligned(
+        self,
+        query: Tensor,
+        part: KeyPart,
+        tiles: Iterable[AlignedTile],
+        carry: Carry,
+        options: KernelOptions,
+    ) -> None:
+        """As `forward`, with results bitwise equal however the rows are split over ranks."""
+        ...
+
+    def backward(
+        self,
+        side: QuerySide,
+        part: KeyPart,
+        runs: Iterable[Run],
+        dkey: Tensor,
+        dvalue: Tensor,
+        options: KernelOptions,
+    ) -> None:
+        """Add the part's share of the exact gradient to `side.dquery`, `dkey` and `dvalue`."""
+        ...

@@ -1,0 +1,1 @@
+"""Schedule, kernels and transport joined: the operator over a ring."""

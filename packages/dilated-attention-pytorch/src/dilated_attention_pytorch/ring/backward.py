@@ -1,0 +1,140 @@
+"""Backward of one rank, sharded layout: rows travel again, their gradients travel home."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from ..comm import Communicator, RankTask, Work
+from ..kernels.carry import compute_dtype
+from ..kernels.options import KernelOptions, KeyPart, QuerySide
+from ..schedule import RankPlan, Round, Run
+from .lanes import Result, backward_terms
+from .packing import add_back, block_shapes, flat_size, views
+from .shard import Shard, Transfer
+from .shifted import fetch_queries, return_gradients
+
+Gradients = tuple[Tensor, Tensor, Tensor]
+
+
+class _Homeward:
+    """The return of one round's gradients, posted on construction: float32 (or float64) rows."""
+
+    def __init__(
+        self,
+        plan: RankPlan,
+        planned: Round,
+        gradient: Tensor | None,
+        dkey: Tensor,
+        comm: Communicator,
+    ) -> None:
+        b, _, _, d = dkey.shape
+        self._plan, self._sent = plan, planned.sent
+        self._gradient = gradient
+        self._flat: Tensor | None = None
+        sends: list[tuple[int, Tensor]] = []
+        receives: list[tuple[int, Tensor]] = []
+        if gradient is not None:
+            sends.append((planned.source, gradient))
+        if planned.sent is not None:
+            size = flat_size(block_shapes(planned.sent, plan.classes, b, d))
+            self._flat = dkey.new_empty(size)
+            receives.append((planned.target, self._flat))
+        self.works: list[Work] = []
+        if sends or receives:
+            self.works.append(comm.exchange("gradient", sends, receives))
+
+    def add_to(self, dkey: Tensor, dvalue: Tensor) -> None:
+        """Add what came home; rounds are added in their own order, so sums are repeatable."""
+        if self._sent is not None and self._flat is not None:
+            add_back(self._sent, self._plan.classes, self._flat, dkey, dvalue)
+
+
+def differentiate(
+    side: QuerySide,
+    shifted: dict[int, QuerySide],
+    part: KeyPart,
+    found: Iterable[Run],
+    dkey: Tensor,
+    dvalue: Tensor,
+    options: KernelOptions,
+) -> None:
+    """Add one key part's gradients, each branch with the queries that it answers."""
+    if not shifted:
+        options.backend.backward(side, part, found, dkey, dvalue, options)
+        return
+    for branch, members in groupby(found, key=lambda run: run.branch):
+        options.backend.backward(shifted.get(branch, side), part, members, dkey, dvalue, options)
+
+
+def backward_rank(
+    plan: RankPlan,
+    shard: Shard,
+    result: Result,
+    dout: Tensor,
+    dlse: Tensor | None,
+    options: KernelOptions,
+    comm: Communicator,
+) -> RankTask[Gradients]:
+    """(dq, dk, dv) of the rank's own rows for the sum of all ranks' losses.
+
+    With the global lse and delta the parts of the keys are independent (semantics 3): each rank
+    differentiates its own queries against every piece, and sends the piece's dk, dv home.
+    """
+    dtype = compute_dtype(shard.query.dtype)
+    lse, delta = backward_terms(dout, dlse, result, options)
+    queries = yield from fetch_queries(plan, shard.query, comm)
+    side = QuerySide(shard.query, dout, lse, delta, torch.zeros_like(shard.query, dtype=dtype))
+    shifted = {
+        branch: QuerySide(query, dout, lse, delta, torch.zeros_like(query, dtype=dtype))
+        for branch, query in queries.items()
+    }
+    dkey = torch.zeros_like(shard.key, dtype=dtype)
+    dvalue = torch.zeros_like(shard.value, dtype=dtype)
+    ahead = Transfer(plan, 0, shard, comm) if plan.rounds else None
+    own = KeyPart(shard.key, shard.value, shard.key_mask)
+    differentiate(side, shifted, own, plan.local_runs(), dkey, dvalue, options)
+    home: _Homeward | None = None
+    for index, planned in enumerate(plan.rounds):
+        transfer = ahead
+        assert transfer is not None
+        last = index + 1 == len(plan.rounds)
+        ahead = None if last else Transfer(plan, index + 1, shard, comm)
+        yield from transfer.works
+        gradient = _piece_gradient(plan, index, transfer, side, shifted, dkey, options)
+        if home is not None:
+            yield from home.works
+            home.add_to(dkey, dvalue)
+        home = _Homeward(plan, planned, gradient, dkey, comm)
+    if home is not None:
+        yield from home.works
+        home.add_to(dkey, dvalue)
+    answered = {branch: side.dquery for branch, side in shifted.items()}
+    yield from return_gradients(plan, answered, side.dquery, comm)
+    source = shard.query.dtype
+    return side.dquery.to(source), dkey.to(source), dvalue.to(source)
+
+
+def _piece_gradient(
+    plan: RankPlan,
+    index: int,
+    transfer: Transfer,
+    side: QuerySide,
+    shifted: dict[int, QuerySide],
+    dkey: Tensor,
+    options: KernelOptions,
+) -> Tensor | None:
+    """Gradients of the received piece's keys and values, packed as the piece is."""
+    piece = transfer.round.received
+    if piece is None:
+        return None
+    b, _, _, d = dkey.shape
+    shapes = block_shapes(piece, plan.classes, b, d)
+    flat = dkey.new_zeros(flat_size(shapes))
+    parts = zip(transfer.parts(), views(flat, shapes), plan.remote_runs(index), strict=True)
+    for part, (part_dkey, part_dvalue), found in parts:
+        differentiate(side, shifted, part, found, part_dkey, part_dvalue, options)
+    return flat

@@ -1,0 +1,148 @@
+"""Forward whose bits do not depend on the ring: rows are met in ascending global order.
+
+Every rank meets the shards 0, 1, ... R-1 in turn (its own in its place). Rows of a tile that is not
+complete wait for the rest of it, so each tile is computed once, whole, in one fixed shape.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..comm import Communicator, RankTask
+from ..kernels.carry import Carry
+from ..kernels.options import KernelOptions, KeyPart
+from ..schedule import Groups, KeyClass, RankPlan, aligned_tiles, pieces, runs, unfinished
+from ..typing import IntArray
+from .lanes import Result, finish
+from .packing import block_shapes, flat_size, head_index, mask_size, pack, pack_mask, unpack
+from .shard import Shard
+from .shifted import fetch_queries
+
+
+class _Waiting:
+    """Rows of one key class whose tiles are not complete."""
+
+    def __init__(self, key_class: KeyClass) -> None:
+        self.key_class = key_class
+        self.positions: IntArray = np.zeros(0, dtype=np.int64)
+        self.part: KeyPart | None = None
+
+    def add(self, part: KeyPart, positions: IntArray) -> None:
+        """Append rows, whose positions ascend and exceed all before."""
+        self.positions = np.concatenate([self.positions, positions])
+        if self.part is None:
+            self.part = part
+            return
+        mask = None
+        if self.part.key_mask is not None and part.key_mask is not None:
+            mask = torch.cat([self.part.key_mask, part.key_mask], 1)
+        self.part = KeyPart(
+            torch.cat([self.part.key, part.key], 1),
+            torch.cat([self.part.value, part.value], 1),
+            mask,
+        )
+
+    def keep(self, rows: IntArray) -> None:
+        """Forget all but these rows."""
+        self.positions = self.positions[rows]
+        if self.part is None:
+            return
+        at = torch.from_numpy(rows.copy()).to(self.part.key.device)
+        mask = self.part.key_mask
+        self.part = KeyPart(
+            self.part.key[:, at], self.part.value[:, at], None if mask is None else mask[:, at]
+        )
+
+
+class _Accumulator:
+    """Meets rows in ascending order and computes tiles as they become complete."""
+
+    def __init__(
+        self,
+        plan: RankPlan,
+        query: Tensor,
+        shifted: dict[int, Tensor],
+        carry: Carry,
+        options: KernelOptions,
+    ) -> None:
+        self._plan, self._query, self._shifted = plan, query, shifted
+        self._carry, self._options = carry, options
+        self._waiting = [_Waiting(key_class) for key_class in plan.classes]
+        self._done = 0
+
+    def absorb(self, parts: list[KeyPart], positions: tuple[IntArray, ...]) -> None:
+        """Take rows, one part for each key class."""
+        for waiting, part, at in zip(self._waiting, parts, positions, strict=True):
+            waiting.add(part, at)
+
+    def advance(self, frontier: int) -> None:
+        """Compute the tiles that end before `frontier`: all their rows have come."""
+        problem, block = self._plan.problem, self._options.backend.BLOCK
+        for waiting in self._waiting:
+            if waiting.part is None:
+                continue
+            keys = Groups(problem, waiting.positions, queries=False)
+            found = runs(problem, self._plan.queries, keys, waiting.key_class.heads)
+            for tile in aligned_tiles(problem, found, self._done, frontier, block):
+                query = self._shifted.get(tile.run.branch, self._query)
+                self._options.backend.forward_aligned(
+                    query, waiting.part, [tile], self._carry, self._options
+                )
+            left = unfinished(problem, waiting.key_class, waiting.positions, frontier, block)
+            waiting.keep(np.flatnonzero(left))
+        self._done = frontier
+
+
+def forward_rank_deterministic(
+    plan: RankPlan, shard: Shard, options: KernelOptions, comm: Communicator
+) -> RankTask[Result]:
+    """As `forward_rank`, with out and lse bitwise equal for every contiguous split."""
+    shifted = yield from fetch_queries(plan, shard.query, comm)
+    carry = Carry(shard.query, options.lanes)
+    accumulator = _Accumulator(plan, shard.query, shifted, carry, options)
+    frontier = 0
+    for source, length in enumerate(plan.layout.lengths):
+        if source == plan.rank:
+            yield from _send_all(plan, shard, comm)
+            own = [head_index(c, shard.key.device) for c in plan.classes]
+            accumulator.absorb(
+                [
+                    KeyPart(shard.key[:, :, heads], shard.value[:, :, heads], shard.key_mask)
+                    for heads in own
+                ],
+                (plan.keys.positions,) * len(plan.classes),
+            )
+        else:
+            yield from _receive_all(plan, source, shard, comm, accumulator)
+        frontier += length
+        accumulator.advance(frontier)
+    return finish(carry, plan.queries, options, shard.query.dtype)
+
+
+def _send_all(plan: RankPlan, shard: Shard, comm: Communicator) -> RankTask[None]:
+    for target in range(plan.layout.ring_size):
+        if target == plan.rank:
+            continue
+        for piece in pieces(plan.problem, plan.layout, plan.rank, target, plan.buffer_shards):
+            flat = pack(piece, plan.classes, shard.key, shard.value)
+            yield comm.exchange("key_value", [(target, flat)], [])
+            if shard.key_mask is not None:
+                mask = pack_mask(piece, shard.key_mask)
+                yield comm.exchange("key_mask", [(target, mask)], [])
+
+
+def _receive_all(
+    plan: RankPlan, source: int, shard: Shard, comm: Communicator, accumulator: _Accumulator
+) -> RankTask[None]:
+    b, _, _, d = shard.key.shape
+    for piece in pieces(plan.problem, plan.layout, source, plan.rank, plan.buffer_shards):
+        flat = shard.key.new_empty(flat_size(block_shapes(piece, plan.classes, b, d)))
+        yield comm.exchange("key_value", [], [(source, flat)])
+        mask = None
+        if shard.key_mask is not None:
+            mask = shard.key.new_empty(mask_size(piece, b), dtype=torch.uint8)
+            yield comm.exchange("key_mask", [], [(source, mask)])
+        accumulator.absorb(unpack(piece, plan.classes, flat, mask, b, d), piece.positions)
+        accumulator.advance(max(int(p[-1]) for p in piece.positions if len(p)) + 1)

@@ -1,0 +1,58 @@
+"""Forward of one rank, sharded layout: own keys while the first rows travel, then theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import groupby
+
+from torch import Tensor
+
+from ..comm import Communicator, RankTask
+from ..kernels.carry import Carry
+from ..kernels.options import KernelOptions, KeyPart
+from ..schedule import RankPlan, Run
+from .lanes import Result, finish
+from .shard import Shard, Transfer
+from .shifted import fetch_queries
+
+
+def attend(
+    query: Tensor,
+    shifted: dict[int, Tensor],
+    part: KeyPart,
+    found: Iterable[Run],
+    carry: Carry,
+    options: KernelOptions,
+) -> None:
+    """Add one key part to the carry, each branch with the queries that it answers."""
+    if not shifted:
+        options.backend.forward(query, part, found, carry, options)
+        return
+    for branch, members in groupby(found, key=lambda run: run.branch):
+        options.backend.forward(shifted.get(branch, query), part, members, carry, options)
+
+
+def forward_rank(
+    plan: RankPlan, shard: Shard, options: KernelOptions, comm: Communicator
+) -> RankTask[Result]:
+    """(out, lse) of the rank's own rows over the keys of all ranks.
+
+    Each piece of rows is merged into the float32 carry as it arrives; two pieces are in flight,
+    together at most `buffer_shards` shards.
+    """
+    shifted = yield from fetch_queries(plan, shard.query, comm)
+    carry = Carry(shard.query, options.lanes)
+    ahead = Transfer(plan, 0, shard, comm) if plan.rounds else None
+    own = KeyPart(shard.key, shard.value, shard.key_mask)
+    attend(shard.query, shifted, own, plan.local_runs(), carry, options)
+    for index in range(len(plan.rounds)):
+        transfer = ahead
+        assert transfer is not None
+        last = index + 1 == len(plan.rounds)
+        ahead = None if last else Transfer(plan, index + 1, shard, comm)
+        yield from transfer.works
+        parts = transfer.parts()
+        if parts:
+            for part, found in zip(parts, plan.remote_runs(index), strict=True):
+                attend(shard.query, shifted, part, found, carry, options)
+    return finish(carry, plan.queries, options, shard.query.dtype)

@@ -1,0 +1,70 @@
+"""One rank's tensors, and the exchange of the key/value rows of one round."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..comm import Communicator, Work
+from ..kernels.options import KeyPart
+from ..schedule import RankPlan
+from .packing import block_shapes, flat_size, mask_size, pack, pack_mask, unpack
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """The rows that a rank owns: (b, n_rank, h, d), key mask (b, n_rank) or None."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    key_mask: Tensor | None = None
+
+
+class Transfer:
+    """The key/value exchange of one round, posted on construction."""
+
+    def __init__(self, plan: RankPlan, index: int, shard: Shard, comm: Communicator) -> None:
+        b, _, _, d = shard.key.shape
+        self._plan, self._batch, self._head_dim = plan, b, d
+        self.round = plan.rounds[index]
+        self._flat: Tensor | None = None
+        self._mask: Tensor | None = None
+        sends: list[tuple[int, Tensor]] = []
+        receives: list[tuple[int, Tensor]] = []
+        mask_sends: list[tuple[int, Tensor]] = []
+        mask_receives: list[tuple[int, Tensor]] = []
+        out, into = self.round.sent, self.round.received
+        if out is not None:
+            sends.append((self.round.target, pack(out, plan.classes, shard.key, shard.value)))
+            if shard.key_mask is not None:
+                mask_sends.append((self.round.target, pack_mask(out, shard.key_mask)))
+        if into is not None:
+            shapes = block_shapes(into, plan.classes, b, d)
+            self._flat = shard.key.new_empty(flat_size(shapes))
+            receives.append((self.round.source, self._flat))
+            if shard.key_mask is not None:
+                self._mask = shard.key.new_empty(mask_size(into, b), dtype=torch.uint8)
+                mask_receives.append((self.round.source, self._mask))
+        # The buffers that leave are held here until the exchange is over.
+        self._held = (sends, mask_sends)
+        self.works: list[Work] = []
+        if sends or receives:
+            self.works.append(comm.exchange("key_value", sends, receives))
+        if mask_sends or mask_receives:
+            self.works.append(comm.exchange("key_mask", mask_sends, mask_receives))
+
+    def parts(self) -> list[KeyPart]:
+        """The received rows, one part for each key class; none where nothing was received."""
+        if self.round.received is None or self._flat is None:
+            return []
+        return unpack(
+            self.round.received,
+            self._plan.classes,
+            self._flat,
+            self._mask,
+            self._batch,
+            self._head_dim,
+        )

@@ -1,0 +1,150 @@
+"""torchscale's row shift over a ring: queries that are answered at another position.
+
+In a shifted branch the output at t is that of the query at t' (`Problem.query_coordinates`), which
+another rank may own. Those query rows travel once before the keys do, and their gradients travel
+back after them; where there is no such query (t' past its segment or the sequence) a zero query
+stands in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..comm import Communicator, RankTask
+from ..layout import Layout
+from ..schedule import Problem, RankPlan, Rows
+from ..schedule.heads import branch_offsets, head_set
+from ..typing import IntArray
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Move:
+    """Rows of one (branch, offset): `source` in the owner's storage, `target` in the reader's."""
+
+    branch: int
+    heads: Rows
+    source: IntArray
+    target: IntArray
+
+
+def shifted_branches(problem: Problem) -> tuple[int, ...]:
+    """Branches whose queries are shifted."""
+    return tuple(i for i in range(problem.num_branches) if problem.shifted(i))
+
+
+@lru_cache(maxsize=16)
+def _owners(layout: Layout) -> tuple[IntArray, IntArray]:
+    owner, row = np.empty(layout.n, dtype=np.int64), np.empty(layout.n, dtype=np.int64)
+    for rank in range(layout.ring_size):
+        positions = layout.positions(rank)
+        owner[positions], row[positions] = rank, np.arange(len(positions))
+    return owner, row
+
+
+@lru_cache(maxsize=1024)
+def _moves(problem: Problem, layout: Layout, source: int, target: int) -> tuple[_Move, ...]:
+    owner, row = _owners(layout)
+    every_head = tuple(range(problem.num_kv_heads))
+    found = []
+    for branch in shifted_branches(problem):
+        segment, place = problem.query_coordinates(branch, layout.positions(target))
+        asked = segment + place
+        real = (place < problem.segment_length(branch)) & (asked < problem.n)
+        at = np.where(real, asked, 0)
+        real &= owner[at] == source
+        rate = problem.pattern.branches[branch].dilation_rate
+        for offset in branch_offsets(problem, branch):
+            heads = head_set(problem, branch, offset, every_head)
+            here = np.flatnonzero(real & (place % rate == offset))
+            if heads is not None and here.size:
+                found.append(_Move(branch, heads.query, row[at[here]], here))
+    return tuple(found)
+
+
+def _index(array: IntArray, device: torch.device) -> Tensor:
+    return torch.from_numpy(array.copy()).to(device)
+
+
+def _flat(moves: tuple[_Move, ...], like: Tensor) -> Tensor:
+    b, _, _, d = like.shape
+    return like.new_empty(sum(b * len(m.source) * len(m.heads) * d for m in moves))
+
+
+def _blocks(moves: tuple[_Move, ...], flat: Tensor, like: Tensor) -> list[Tensor]:
+    b, _, _, d = like.shape
+    shapes = [(b, len(m.source), len(m.heads), d) for m in moves]
+    parts = torch.split(flat, [torch.Size(shape).numel() for shape in shapes])
+    return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def fetch_queries(plan: RankPlan, query: Tensor, comm: Communicator) -> RankTask[dict[int, Tensor]]:
+    """The query tensor of each shifted branch: (b, n_rank, H, d), zero where nobody asks."""
+    problem, layout, rank, size = plan.problem, plan.layout, plan.rank, plan.layout.ring_size
+    shifted = {branch: torch.zeros_like(query) for branch in shifted_branches(problem)}
+    device = query.device
+
+    def place(moves: tuple[_Move, ...], blocks: list[Tensor]) -> None:
+        for move, block in zip(moves, blocks, strict=True):
+            rows, heads = _index(move.target, device), _index(move.heads.asarray(), device)
+            shifted[move.branch][:, rows[:, None], heads] = block
+
+    def read(moves: tuple[_Move, ...]) -> list[Tensor]:
+        return [
+            query[:, _index(m.source, device)[:, None], _index(m.heads.asarray(), device)]
+            for m in moves
+        ]
+
+    if not shifted:
+        return shifted
+    own = _moves(problem, layout, rank, rank)
+    place(own, read(own))
+    for step in range(1, size):
+        target, source = (rank + step) % size, (rank - step) % size
+        out, into = _moves(problem, layout, rank, target), _moves(problem, layout, source, rank)
+        sends = [(target, torch.cat([x.flatten() for x in read(out)]))] if out else []
+        buffer = _flat(into, query)
+        receives = [(source, buffer)] if into else []
+        if sends or receives:
+            yield comm.exchange("query", sends, receives)
+        place(into, _blocks(into, buffer, query))
+    return shifted
+
+
+def return_gradients(
+    plan: RankPlan, shifted: dict[int, Tensor], dquery: Tensor, comm: Communicator
+) -> RankTask[None]:
+    """Add the gradients of shifted queries to `dquery` of the ranks that own those queries."""
+    problem, layout, rank, size = plan.problem, plan.layout, plan.rank, plan.layout.ring_size
+    device = dquery.device
+
+    def add(moves: tuple[_Move, ...], blocks: list[Tensor]) -> None:
+        for move, block in zip(moves, blocks, strict=True):
+            rows, heads = _index(move.source, device), _index(move.heads.asarray(), device)
+            dquery[:, rows[:, None], heads] += block
+
+    def read(moves: tuple[_Move, ...]) -> list[Tensor]:
+        return [
+            shifted[m.branch][
+                :, _index(m.target, device)[:, None], _index(m.heads.asarray(), device)
+            ]
+            for m in moves
+        ]
+
+    if not shifted:
+        return
+    own = _moves(problem, layout, rank, rank)
+    add(own, read(own))
+    for step in range(1, size):
+        target, source = (rank + step) % size, (rank - step) % size
+        out, into = _moves(problem, layout, source, rank), _moves(problem, layout, rank, target)
+        sends = [(source, torch.cat([x.flatten() for x in read(out)]))] if out else []
+        buffer = _flat(into, dquery)
+        receives = [(target, buffer)] if into else []
+        if sends or receives:
+            yield comm.exchange("query", sends, receives)
+        add(into, _blocks(into, buffer, dquery))

@@ -1,0 +1,104 @@
+"""A rank's plan: what it sends and receives in each round, and what it computes then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+from ..layout import Layout
+from .groups import Groups
+from .heads import KeyClass, key_classes
+from .messages import Message, piece_bound, pieces, shard_keys, shard_queries
+from .problem import Problem
+from .runs import Run, runs
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Round:
+    """One exchange of a rank: a piece to send, a piece to receive, either may be None.
+
+    Every rank counts the same rounds, so that the k-th posts of any two ranks match.
+    """
+
+    target: int
+    sent: Message | None
+    source: int
+    received: Message | None
+
+
+class RankPlan:
+    """What one rank of the ring does, from numbers alone.
+
+    Ring order: in round (s, p) a rank sends the p-th piece to `rank + s` and receives the p-th
+    piece from `rank - s` (mod R), so that each rank sends and receives one piece at a time.
+    """
+
+    def __init__(self, problem: Problem, layout: Layout, rank: int, buffer_shards: int) -> None:
+        self.problem = problem
+        self.layout = layout
+        self.rank = rank
+        self.buffer_shards = buffer_shards
+        self.classes: tuple[KeyClass, ...] = key_classes(problem)
+        self.queries: Groups = shard_queries(problem, layout, rank)
+        self.keys: Groups = shard_keys(problem, layout, rank)
+        self.rounds = tuple(self._rounds())
+        self._local: tuple[Run, ...] | None = None
+        self._remote: dict[int, tuple[tuple[Run, ...], ...]] = {}
+
+    def _rounds(self) -> Iterator[Round]:
+        size = self.layout.ring_size
+        bound = piece_bound(self.problem, self.layout, self.buffer_shards)
+        for step in range(1, size):
+            target, source = (self.rank + step) % size, (self.rank - step) % size
+            out = self._pieces(self.rank, target)
+            into = self._pieces(source, self.rank)
+            assert max(len(out), len(into)) <= bound, "piece_bound must bound every message"
+            for p in range(bound):
+                yield Round(
+                    target,
+                    out[p] if p < len(out) else None,
+                    source,
+                    into[p] if p < len(into) else None,
+                )
+
+    def _pieces(self, source: int, target: int) -> tuple[Message, ...]:
+        return pieces(self.problem, self.layout, source, target, self.buffer_shards)
+
+    def local_runs(self) -> tuple[Run, ...]:
+        """Runs of the rank's queries over its own keys (all key/value heads in one part)."""
+        if self._local is None:
+            heads = tuple(range(self.problem.num_kv_heads))
+            self._local = tuple(runs(self.problem, self.queries, self.keys, heads))
+        return self._local
+
+    def remote_runs(self, index: int) -> tuple[tuple[Run, ...], ...]:
+        """Runs over the piece received in round `index`, one tuple per key class."""
+        if index not in self._remote:
+            piece = self.rounds[index].received
+            assert piece is not None
+            self._remote[index] = tuple(
+                tuple(
+                    runs(
+                        self.problem,
+                        self.queries,
+                        Groups(self.problem, positions, queries=False),
+                        key_class.heads,
+                    )
+                )
+                for key_class, positions in zip(self.classes, piece.positions, strict=True)
+            )
+        return self._remote[index]
+
+
+@lru_cache(maxsize=256)
+def plan_rank(problem: Problem, layout: Layout, rank: int, buffer_shards: int = 2) -> RankPlan:
+    """The cached plan of one rank.
+
+    Args:
+        problem: what is computed.
+        layout: who holds which rows.
+        rank: whose plan.
+        buffer_shards: receive buffers hold at most this many times the shard's rows.
+    """
+    return RankPlan(problem, layout, rank, buffer_shards)
