@@ -1,17 +1,48 @@
-"""Exact dilated (LongNet) attention, on one device or over a ring of them."""
+"""Exact dilated (LongNet) attention, on one device or over a ring of them.
+
+Tensors are `(b, n, h, d)`; from `scaled_dot_product_attention`'s layout use `.transpose(1, 2)`.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
+from . import _legacy
 from .errors import BackendError as BackendError
 from .errors import PeerError as PeerError
 from .errors import RankDisagreementError as RankDisagreementError
+from .factory import create_dilated_attention as create_dilated_attention
+from .factory import create_multihead_dilated_attention as create_multihead_dilated_attention
+from .factory import register_attention as register_attention
+from .factory import register_multihead_attention as register_multihead_attention
 from .functional import dilated_attention as dilated_attention
+from .functional import explain as explain
 from .functional import merge_partials as merge_partials
 from .functional import positions as positions
 from .functional import ring_dilated_attention as ring_dilated_attention
 from .functional import shard as shard
 from .functional import unshard as unshard
+from .nn import DilatedAttention as DilatedAttention
+from .nn import DistributedMultiheadDilatedAttention as DistributedMultiheadDilatedAttention
+from .nn import ImprovedDilatedAttention as ImprovedDilatedAttention
+from .nn import ImprovedMultiheadDilatedAttention as ImprovedMultiheadDilatedAttention
+from .nn import MultiheadDilatedAttention as MultiheadDilatedAttention
+from .nn import RingAttentionCorrectV2 as RingAttentionCorrectV2
+from .nn import RingDilatedAttentionV2 as RingDilatedAttentionV2
+from .nn import RingMultiheadDilatedAttentionV2 as RingMultiheadDilatedAttentionV2
+from .nn import TrueRingDilatedAttention as TrueRingDilatedAttention
 from .pattern import Branch as Branch
 from .pattern import DilationPattern as DilationPattern
 
 __version__ = "0.2.1"
+
+_legacy.install_finder()
+
+
+def __getattr__(name: str) -> Any:
+    """Deprecated names, served until 0.3.0."""
+    return _legacy.resolve(name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_legacy.names()})

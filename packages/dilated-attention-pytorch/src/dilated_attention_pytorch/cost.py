@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 
 from .layout import Layout
 from .schedule import Problem, key_classes
@@ -19,7 +20,7 @@ def visible_pairs(problem: Problem) -> int:
         w = problem.segment_length(branch)
         rate = problem.pattern.branches[branch].dilation_rate
         lengths: Counter[int] = Counter()
-        for start, end in zip(bounds[:-1], bounds[1:], strict=True):
+        for start, end in pairwise(bounds):
             full, tail = divmod(end - start, w)
             lengths[w] += full
             lengths[tail] += 1
@@ -73,8 +74,7 @@ def rank_traffic(
             for block in partial_blocks(problem, layout, rank, other)
         )
         return Traffic(
-            batch * rows * (head_dim + 1) * wide
-            + len(others) * own * (head_dim * itemsize + wide),
+            batch * rows * (head_dim + 1) * wide + len(others) * own * (head_dim * itemsize + wide),
             batch * rows * head_dim * wide + len(others) * own * head_dim * itemsize,
         )
     row = 2 * batch * head_dim

@@ -1,5 +1,6 @@
 """The public functions."""
 
+from .explaining import explain as explain
 from .merging import merge_partials as merge_partials
 from .ring import ring_dilated_attention as ring_dilated_attention
 from .sharding import positions as positions

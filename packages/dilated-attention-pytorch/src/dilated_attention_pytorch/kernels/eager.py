@@ -97,6 +97,7 @@ def _load(query: Tensor, part: KeyPart, run: Run, options: KernelOptions) -> _Ti
             branch=run.branch,
             positions=_tensor(run.query_x, device) * rate + (run.segment + run.offset),
             key_x=_tensor(run.key_x, device),
+            key_span=(run.key_x.first, run.key_x.last),
             dtype=dtype,
         )
     return _Tile(q, k, v, visible, factor)

@@ -34,6 +34,7 @@ def dropout_factor(
     branch: int,
     positions: Tensor,
     key_x: Tensor,
+    key_span: tuple[int, int],
     dtype: torch.dtype,
 ) -> Tensor:
     """D in {0, 1 / (1 - p)} of shape (b, heads, queries, keys), equal for every ring and blocking.
@@ -51,10 +52,11 @@ def dropout_factor(
         branch: branch number.
         positions: (queries,) int64, global query positions p.
         key_x: (keys,) int64, ascending.
+        key_span: first and last entry of key_x, known without asking the device.
         dtype: dtype of the result.
     """
-    first = key_x[0] // 4
-    quads = torch.arange(int(first), int(key_x[-1]) // 4 + 1, device=key_x.device)
+    first = key_span[0] // 4
+    quads = torch.arange(first, key_span[1] // 4 + 1, device=key_x.device)
     sequence = torch.arange(batch, device=heads.device)[:, None] * num_heads + heads
     words = philox(
         (

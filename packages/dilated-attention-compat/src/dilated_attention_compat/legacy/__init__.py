@@ -1,0 +1,1 @@
+"""The historical classes, one a file, with the numbers they had."""

@@ -1,0 +1,156 @@
+"""What a call will do, in words and numbers, before it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from .. import cost
+from ..kernels.select import backend_names, refusal, select
+from ..layout import Layout, make_layout
+from ..pattern import DilationPattern
+from ..schedule import Problem
+from . import validation
+from .call import RingOptions
+from .group import Order, order_map
+
+
+def explain(
+    pattern: DilationPattern,
+    n: int,
+    *,
+    num_heads: int,
+    head_dim: int,
+    num_kv_heads: int | None = None,
+    batch_size: int = 1,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    is_causal: bool = False,
+    cu_seqlens: Sequence[int] | None = None,
+    ring_size: int = 1,
+    layout: str = "sharded",
+    order: Order = "contiguous",
+    shard_lengths: Sequence[int] | None = None,
+    buffer_shards: int = 2,
+    backend: str = "auto",
+    deterministic: bool = False,
+) -> str:
+    """Which backend and exchange a call takes, its FLOPs, bytes and memory, and why.
+
+    The numbers come from the schedule that the call runs: FLOPs are 4 b d pairs forward and 2.5
+    times that backward; bytes are those of the busiest rank, key masks apart.
+
+    Args:
+        pattern: branches and offset rule.
+        n: global sequence length.
+        num_heads: query heads H.
+        head_dim: d.
+        num_kv_heads: key/value heads, H where None.
+        batch_size: b.
+        dtype: of query, key and value.
+        device: where they live.
+        is_causal: as in the call.
+        cu_seqlens: as in the call.
+        ring_size: number of ranks R.
+        layout: `sharded` or `replicated`.
+        order: as in the call.
+        shard_lengths: as in the call.
+        buffer_shards: as in the call.
+        backend: `auto` or a name.
+        deterministic: as in the call.
+
+    Raises:
+        ValueError: values that the call would refuse.
+        TypeError: kinds that the call would refuse.
+    """
+    validation.check_pattern(pattern, num_heads)
+    ring = RingOptions(layout, order_map(order), shard_lengths, buffer_shards)
+    ring.check()
+    kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+    if kv_heads < 1 or num_heads % kv_heads:
+        raise ValueError(
+            f"num_heads must be a multiple of num_kv_heads, got {num_heads}, {kv_heads}"
+        )
+    rows = make_layout(n, ring_size, ring.order, shard_lengths)
+    bounds = validation.check_cu_seqlens(cu_seqlens, n, batch_size)
+    problem = Problem(pattern, n, num_heads, kv_heads, is_causal, bounds)
+    place = torch.device(device)
+    chosen, _ = select(backend, problem, dtype, place)
+    forward = cost.attention_flops(problem, batch_size, head_dim)
+    backward = cost.attention_flops(problem, batch_size, head_dim, backward=True)
+    branches = ", ".join(f"({b.segment_length}, {b.dilation_rate})" for b in pattern.branches)
+    dense = 4 * batch_size * head_dim * num_heads * n * n
+    share = f" ({forward / dense:.2%} of dense attention's)" if n else ""
+    kind = str(dtype).removeprefix("torch.")
+    lines = [
+        f"pattern    {pattern.rule}: (w, r) = {branches}",
+        f"call       n = {n}, b = {batch_size}, H = {num_heads}, H_kv = {kv_heads}, d = {head_dim}",
+        f"           {kind} on {place}{', causal' if is_causal else ''}",
+        f"backend    {chosen}: {_why(backend, problem, dtype, place)}",
+        f"FLOPs      forward {forward:,}, backward {backward:,}{share}",
+        *_ring_lines(problem, rows, ring, batch_size, head_dim, dtype, deterministic=deterministic),
+    ]
+    return "\n".join(lines)
+
+
+def _why(asked: str, problem: Problem, dtype: torch.dtype, device: torch.device) -> str:
+    if asked != "auto":
+        return "named in the call"
+    refused = [(name, refusal(name, problem, dtype, device)) for name in backend_names()]
+    why_not = "; ".join(f"not {name}: {reason}" for name, reason in refused if reason)
+    return "the first that serves this call" + (f" ({why_not})" if why_not else "")
+
+
+def _ring_lines(
+    problem: Problem,
+    layout: Layout,
+    ring: RingOptions,
+    batch: int,
+    head_dim: int,
+    dtype: torch.dtype,
+    *,
+    deterministic: bool,
+) -> list[str]:
+    size, itemsize = layout.ring_size, dtype.itemsize
+    if size == 1:
+        return ["ring       R = 1: nothing travels"]
+    traffic = [
+        cost.rank_traffic(
+            problem,
+            layout,
+            rank,
+            replicated=ring.replicated,
+            batch=batch,
+            head_dim=head_dim,
+            itemsize=itemsize,
+        )
+        for rank in range(size)
+    ]
+    exchange = "point-to-point ring of the rows that the receiver's queries see"
+    if ring.replicated:
+        exchange = "float32 partial results to the owner of the queries, finished rows to all"
+    elif deterministic and layout.contiguous:
+        exchange = "rows from rank 0, 1, … in turn, in tiles of fixed global places"
+    lines = [
+        f"ring       R = {size}, {ring.layout}, {layout.order}, rows per rank "
+        f"{min(layout.lengths)}..{max(layout.lengths)}",
+        f"exchange   {exchange}",
+        f"bytes      busiest rank sends {max(t.forward for t in traffic):,} forward, "
+        f"{max(t.backward for t in traffic):,} backward",
+    ]
+    if not ring.replicated:
+        held = max(
+            cost.rank_memory(
+                problem,
+                layout,
+                rank,
+                batch=batch,
+                head_dim=head_dim,
+                itemsize=itemsize,
+                buffer_shards=ring.buffer_shards,
+            )
+            for rank in range(size)
+        )
+        lines.append(f"memory     at most {held:,} bytes on a rank, tiles apart")
+    return lines
