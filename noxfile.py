@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import nox
@@ -115,7 +114,3 @@ def build(session: nox.Session) -> None:
         *("--constraints", "constraints.txt"),
         *session.posargs,
     )
-
-
-if __name__ == "__main__":
-    sys.exit(nox.main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from dilated_attention_oracle.adapters.torch_adapter import TorchImplementation
 from dilated_attention_oracle.conformance.test_determinism import TestDeterminism as TestDeterminism
 from dilated_attention_oracle.conformance.test_errors import TestErrors as TestErrors

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from dilated_attention_oracle.adapters.torch_adapter import TorchImplementation, pattern_factory
 from dilated_attention_oracle.conformance.protocol import CAPABILITIES
-
 from dilated_attention_pytorch import (
     Branch,
     DilationPattern,

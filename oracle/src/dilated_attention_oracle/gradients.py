@@ -89,7 +89,7 @@ def backward(
         weighted = kept * seen_pairs_dot(grad, v, seen)
         delta = weighted.sum(axis=1)
         row = np.where(seen.any(axis=1), grad_lse[b, :, h] - delta, 0.0)
-        dscores = weighted + counts[b, h] * shares * row[:, None]
+        dscores = np.where(seen, weighted + counts[b, h] * shares * row[:, None], 0.0)
         dq[b, :, h] = inputs.scale * sum_seen_rows(dscores, k, seen)
         dk[b, :, g] += inputs.scale * sum_seen_rows(dscores.T, q, seen.T)
         dv[b, :, g] += sum_seen_rows(kept.T, grad, seen.T)

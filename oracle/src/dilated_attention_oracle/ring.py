@@ -218,7 +218,7 @@ class _Ring:
                 kept = pairs.dropped * shares
                 dscores = kept * seen_pairs_dot(grad, v, pairs.seen)
                 dscores += pairs.counts * shares * (lse_grad - delta)[:, None]
-                dscores *= self.inputs.scale
+                dscores = np.where(pairs.seen, self.inputs.scale * dscores, 0.0)
                 dq[rank][b, :, h] += sum_seen_rows(dscores, k, pairs.seen)
                 dk[source][b, :, g] += sum_seen_rows(dscores.T, q, pairs.seen.T)
                 dv[source][b, :, g] += sum_seen_rows(kept.T, grad, pairs.seen.T)

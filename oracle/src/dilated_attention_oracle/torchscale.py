@@ -166,6 +166,7 @@ def backward(
             weights = share[:, None] * part.probability
             dprobability = seen_pairs_dot(grad, v, layout.seen)
             dscores = inputs.scale * weights * (dprobability + row[:, None])
+            dscores = np.where(layout.seen, dscores, 0.0)
             real = layout.source >= 0
             source, seen = layout.source[real], layout.seen[real]
             np.add.at(dq[b, :, h], source, sum_seen_rows(dscores[real], k, seen))

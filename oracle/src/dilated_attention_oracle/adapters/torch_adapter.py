@@ -20,6 +20,8 @@ from dilated_attention_oracle.results import Result
 if TYPE_CHECKING:
     import torch
 
+RING_OPTIONS = frozenset({"layout", "order", "shard_lengths"})
+
 
 def pattern_factory(pattern_type: Any, branch_type: Any) -> Callable[[Pattern], Any]:
     """How to build another package's pattern from the oracle's.
@@ -61,9 +63,8 @@ class TorchImplementation:
         function: ``function(query, key, value, pattern, *, return_lse, ...)``.
         make_pattern: Builds the function's pattern from the oracle's, see `pattern_factory`.
         supports: The capabilities, see `Implementation`.
-        ring_function: Called instead for ``ring_size > 1``, with ``ring_size``, and with
-            ``layout``, ``order`` and ``shard_lengths`` where given. It simulates the ring in this
-            process.
+        ring_function: Called instead for a ring, with ``ring_size``, and with ``layout``,
+            ``order`` and ``shard_lengths`` where given. It simulates the ring in this process.
         rows_received: Called after each call; what it returns is the result's ``rows_received``.
         device: Where the tensors live.
         **fixed: Further keywords of every call, such as ``backend="eager"``.
@@ -133,7 +134,8 @@ class TorchImplementation:
             if name in keywords:
                 keywords[name] = self._tensor(keywords[name])
         function = self.function
-        if ring_size != 1 and self.ring_function is not None:
+        on_ring = ring_size != 1 or not RING_OPTIONS.isdisjoint(keywords)
+        if on_ring and self.ring_function is not None:
             function, keywords["ring_size"] = self.ring_function, ring_size
         out, lse = function(
             *tensors, self.make_pattern(pattern), return_lse=True, **keywords, **self.fixed

@@ -26,8 +26,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Collect the kit where an implementation is named but no tests are."""
+    """Find the named implementations; collect the kit where they are named but no tests are."""
     named = config.getoption("--attention-impl")
+    for name in named:
+        load(name)
     if named and config.args_source is not pytest.Config.ArgsSource.ARGS:
         config.args[:] = [str(Path(__file__).parent)]
 

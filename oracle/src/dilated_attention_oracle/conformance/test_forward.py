@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dilated_attention_oracle.conformance.fixed import fixed_case
@@ -15,6 +15,7 @@ from dilated_attention_oracle.strategies import cases
 class TestForward:
     """Out and lse in one process."""
 
+    @settings(deadline=None)
     @given(data=st.data())
     def test_equals_the_oracle(
         self, attention_implementation: Implementation, data: st.DataObject

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dilated_attention_oracle.conformance.fixed import fixed_case
@@ -24,6 +24,7 @@ from dilated_attention_oracle.strategies import cases
 class TestGradients:
     """Gradients in one process."""
 
+    @settings(deadline=None)
     @given(data=st.data())
     def test_equal_the_oracle(
         self, attention_implementation: Implementation, data: st.DataObject

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dilated_attention_oracle.conformance.fixed import fixed_case
@@ -27,6 +27,7 @@ from dilated_attention_oracle.tolerance import measure
 class TestMerging:
     """Partial results, made by masking keys."""
 
+    @settings(deadline=None)
     @given(data=st.data())
     def test_parts_merge_to_the_whole(
         self, attention_implementation: Implementation, data: st.DataObject

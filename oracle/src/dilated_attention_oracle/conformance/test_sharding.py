@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dilated_attention_oracle.conformance.fixed import fixed_case
@@ -42,6 +42,7 @@ def drawn_ring(implementation: Implementation, data: st.DataObject) -> tuple[Cas
 class TestSharding:
     """Simulated rings."""
 
+    @settings(deadline=None)
     @given(data=st.data())
     def test_forward_equals_the_oracle(
         self, attention_implementation: Implementation, data: st.DataObject
@@ -52,6 +53,7 @@ class TestSharding:
         actual = run(attention_implementation, case, gradients=False, **ring)
         judge(attention_implementation, case, actual, gradients=False)
 
+    @settings(deadline=None)
     @given(data=st.data())
     def test_gradients_equal_the_oracle(
         self, attention_implementation: Implementation, data: st.DataObject
@@ -61,6 +63,7 @@ class TestSharding:
         case, ring = drawn_ring(attention_implementation, data)
         judge(attention_implementation, case, run(attention_implementation, case, **ring))
 
+    @settings(deadline=None)
     @given(data=st.data())
     def test_replicated_layout_equals_the_oracle(
         self, attention_implementation: Implementation, data: st.DataObject

@@ -85,8 +85,12 @@ class Case:
         """Number of query heads H."""
         return int(self.query.shape[2])
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Keep Hypothesis from printing every number: the shapes and a seed tell as much."""
+        printer.text(repr(self))
+
     def __repr__(self) -> str:
-        """Shapes and options; the numbers follow from the seeds Hypothesis reports."""
+        """Shapes and options."""
         options = {name: value for name, value in self.options.items() if value is not None}
         return (
             f"Case(query={self.query.shape}, key={self.key.shape}, dtype={self.dtype!r}, "

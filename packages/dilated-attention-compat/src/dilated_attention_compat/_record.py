@@ -49,8 +49,8 @@ class LegacyRecord:
         result_change: How numbers change when the replacement is used.
         relative_error: |wrong - right| / |right|, in the Euclidean norm over all outputs, full and
             causal. Right is the same pattern and head groups over tokens. Measured with n = 64,
-            segment lengths 16, 32, 64 and dilation rates 1, 2, 4 on standard normal inputs, by the
-            tests of this package.
+            segment lengths 16, 32, 64 and dilation rates 1, 2, 4 on standard normal inputs (and
+            initial weights), by the tests of this package.
         before: A snippet of old code.
         after: The same with the replacement.
         codemod: How an automatic rewrite handles the name, or why none can.
