@@ -1,0 +1,60 @@
+"""Continuing a text."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .decoder import DilatedDecoderLM
+
+
+@torch.no_grad()
+def generate(
+    model: DilatedDecoderLM,
+    prompt: Tensor,
+    length: int,
+    *,
+    window: int,
+    temperature: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Append `length` tokens to a prompt, one after the other.
+
+    Each comes from a forward pass over the last `window` tokens, on one device; keys and values of
+    earlier passes are not kept.
+
+    Args:
+        model: The model.
+        prompt: (b, n) int64, n >= 1.
+        length: Number of tokens to append.
+        window: Most tokens that a forward pass sees, at best the length trained with.
+        temperature: 0 takes the likeliest token; above 0 draws from softmax(logits / temperature).
+        generator: To draw from; torch's own where None.
+
+    Returns:
+        (b, n + length) int64.
+
+    Raises:
+        ValueError: A wrong shape or value.
+        TypeError: A prompt that is not int64.
+    """
+    if prompt.dim() != 2 or prompt.shape[1] < 1:
+        raise ValueError(
+            f"prompt must have shape (batch, n) with n >= 1, got {tuple(prompt.shape)}"
+        )
+    if length < 0 or window < 1:
+        raise ValueError(
+            f"length must not be negative and window at least 1, got {length} and {window}"
+        )
+    if temperature < 0:
+        raise ValueError(f"temperature must not be negative, got {temperature}")
+    tokens = prompt
+    for _ in range(length):
+        logits = model(tokens[:, -window:])[:, -1]
+        if temperature == 0:
+            chosen = logits.argmax(-1, keepdim=True)
+        else:
+            shares = (logits / temperature).softmax(-1)
+            chosen = torch.multinomial(shares, 1, generator=generator)
+        tokens = torch.cat((tokens, chosen), dim=1)
+    return tokens
