@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
+from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +17,7 @@ from dilated_attention_oracle import Pattern as OraclePattern
 from dilated_attention_oracle import Result, round_to
 from dilated_attention_oracle.adapters.naive import naive
 from dilated_attention_oracle.adapters.numpy_adapter import reference
-from dilated_attention_oracle.tolerance import check_result
+from dilated_attention_oracle.tolerance import check, check_result
 from dilated_attention_pytorch import (
     DilationPattern,
     dilated_attention,
@@ -22,6 +25,7 @@ from dilated_attention_pytorch import (
     shard,
     unshard,
 )
+from support import gpu_record
 
 SEGMENTS, RATES = (24, 50, 400), (1, 2, 3)
 CASES: dict[str, dict[str, Any]] = {
@@ -29,7 +33,18 @@ CASES: dict[str, dict[str, Any]] = {
     "causal": {"is_causal": True},
     "dropout": {"dropout_p": 0.3, "seed": 11},
     "documents": {"cu_seqlens": [0, 70, 70, 301]},
+    "key_mask": {"key_mask": np.arange(301)[None] % 7 != 3},
+    "all": {
+        "is_causal": True,
+        "dropout_p": 0.2,
+        "seed": 2**63 + 5,
+        "cu_seqlens": [0, 133, 301],
+        "key_mask": np.arange(301)[None] % 5 != 1,
+        "scale": 0.3,
+    },
 }
+# (heads, key/value heads, head dimension), and segments that r does not divide.
+SHAPES = {"plain": (6, 6, 64), "grouped": (6, 2, 48), "wide": (2, 1, 200)}
 
 
 def _arrays(n: int, heads: int, kv_heads: int, d: int, seed: int) -> list[np.ndarray]:
@@ -41,10 +56,9 @@ def _run(arrays: list[np.ndarray], dtype: str, **options: Any) -> Result:
     pattern = DilationPattern.longnet(SEGMENTS, RATES)
     *inputs, dout = (torch.tensor(x, dtype=getattr(torch, dtype), device="cuda") for x in arrays)
     inputs = [x.requires_grad_() for x in inputs]
-    ring_size = options.pop("ring_size", 1)
-    out, lse = ring_dilated_attention(
-        *inputs, pattern, ring_size=ring_size, return_lse=True, **options
-    )
+    if "key_mask" in options:
+        options = options | {"key_mask": torch.tensor(options["key_mask"], device="cuda")}
+    out, lse = ring_dilated_attention(*inputs, pattern, return_lse=True, **options)
     gradients = torch.autograd.grad(out, inputs, dout)
     found = (x.detach().to("cpu", torch.float64).numpy() for x in (out, lse, *gradients))
     return Result._make((*found, None, None))
@@ -54,18 +68,103 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA d
 needs_two = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two CUDA devices")
 
 
+@pytest.fixture(scope="module")
+def shares() -> Iterator[dict[str, dict[str, dict[str, float]]]]:
+    """Largest share of the budget by backend, dtype, direction; written out where asked for."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    yield found
+    if os.environ.get("DILATED_ATTENTION_RECORD"):
+        gpu_record.write(Path(os.environ["DILATED_ATTENTION_RECORD"]), found)
+
+
+KINDS = [
+    *(("eager", 1, dtype) for dtype in gpu_record.DTYPES["eager"]),
+    ("eager", 3, "float32"),
+    *(("triton", 1, dtype) for dtype in gpu_record.DTYPES["triton"]),
+]
+# A float32 product without tensor cores compiles for most of a minute at d = 200.
+CALLS = [
+    *((case, "grouped", *kind) for case in CASES for kind in KINDS),
+    *(("bidirectional", "plain", *kind) for kind in KINDS),
+    *(("causal", "wide", *kind) for kind in KINDS if kind[2] != "float32"),
+]
+
+
 @needs_cuda
 @pytest.mark.cuda
-@pytest.mark.parametrize("ring_size", [1, 3])
-@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("name", list(CASES))
-def test_eager_equals_the_oracle(name: str, dtype: str, ring_size: int) -> None:
-    arrays = [round_to(x, dtype) for x in _arrays(301, 6, 2, 48, seed=0)]
-    options, pattern = CASES[name], OraclePattern(tuple(zip(SEGMENTS, RATES, strict=True)))
+@pytest.mark.parametrize(("case", "shape", "backend", "ring_size", "dtype"), CALLS)
+def test_equals_the_oracle(
+    case: str,
+    shape: str,
+    backend: str,
+    ring_size: int,
+    dtype: str,
+    shares: dict[str, dict[str, dict[str, float]]],
+) -> None:
+    arrays = [round_to(x, dtype) for x in _arrays(301, *SHAPES[shape], seed=0)]
+    options = CASES[case]
+    pattern = OraclePattern(tuple(zip(SEGMENTS, RATES, strict=True)))
     query, key, value, dout = arrays
     plain = naive(query, key, value, pattern, dtype, dout=dout, device="cuda", **options)
     exact = reference(query, key, value, pattern, dtype, dout=dout, **options)
-    check_result(_run(arrays, dtype, ring_size=ring_size, **options), exact, plain, dtype)
+    actual = _run(arrays, dtype, backend=backend, ring_size=ring_size, **options)
+    reports = check_result(actual, exact, plain, dtype)
+    entry = shares.setdefault(backend, {}).setdefault(dtype, {})
+    for direction, names in gpu_record.DIRECTIONS.items():
+        worst = max(reports[name].share for name in names)
+        entry[direction] = max(entry.get(direction, 0.0), worst)
+
+
+@needs_cuda
+@pytest.mark.cuda
+def test_triton_repeats_bitwise_and_writes_every_row() -> None:
+    arrays = _arrays(301, 6, 2, 48, seed=3)
+    first = _run(arrays, "bfloat16", backend="triton", is_causal=True)
+    # Freed memory holds NaN now, so a row that is not written shows.
+    poison = torch.full((1 << 22,), torch.nan, device="cuda")
+    del poison
+    again = _run(arrays, "bfloat16", backend="triton", is_causal=True)
+    for name in ("out", "lse", "dq", "dk", "dv"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
+        assert not np.isnan(getattr(again, name)).any()
+
+
+@needs_cuda
+@pytest.mark.cuda
+def test_triton_addresses_beyond_two_to_the_31() -> None:
+    n, heads, d = 1_100_000, 16, 128
+    pattern = DilationPattern.longnet([64], [1])
+    assert n * heads * d > 2**31
+    query, key, value = (
+        torch.randn(1, n, heads, d, dtype=torch.bfloat16, device="cuda") for _ in range(3)
+    )
+    out = dilated_attention(query, key, value, pattern, backend="triton")
+    last = n // 64 * 64
+    for begin, end in ((0, 64), (last - 64, last), (last, n)):
+        tail = [x[:, begin:end].double() for x in (query, key, value)]
+        scores = torch.einsum("bphd,bkhd->bhpk", tail[0], tail[1]) / d**0.5
+        wanted = torch.einsum("bhpk,bkhd->bphd", scores.softmax(-1), tail[2])
+        plain = torch.nn.functional.scaled_dot_product_attention(
+            *(x[:, begin:end].transpose(1, 2) for x in (query, key, value))
+        ).transpose(1, 2)
+        check(
+            "out",
+            out[:, begin:end].double().cpu().numpy(),
+            wanted.cpu().numpy(),
+            plain.double().cpu().numpy(),
+            "bfloat16",
+        )
+
+
+@needs_cuda
+@pytest.mark.cuda
+def test_auto_takes_triton_where_it_serves() -> None:
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CUDA], acc_events=True
+    ) as profile:
+        _run(_arrays(301, 6, 2, 48, seed=3), "bfloat16")
+    kernels = {event.key for event in profile.key_averages()}
+    assert {"forward_kernel", "dquery_kernel", "dkey_dvalue_kernel"} <= kernels
 
 
 @needs_cuda
@@ -95,7 +194,8 @@ def _ring_rank(rank: int, size: int, port: int) -> None:
     pattern = DilationPattern.longnet(SEGMENTS, RATES)
     full = [torch.tensor(x, device="cuda") for x in _arrays(301, 6, 2, 32, seed=2)]
     for layout in ("sharded", "replicated"):
-        for options in (*CASES.values(), {"deterministic": True}):
+        for name in ("bidirectional", "causal", "dropout", "documents", "deterministic"):
+            options = CASES.get(name, {"deterministic": True})
             inputs = [x.clone().requires_grad_() for x in full[:3]]
             expected = dilated_attention(*inputs, pattern, **options)
             gradients = torch.autograd.grad(expected, inputs, full[3])

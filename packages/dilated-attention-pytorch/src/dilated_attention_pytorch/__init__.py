@@ -5,7 +5,7 @@ Tensors are `(b, n, h, d)`; from `scaled_dot_product_attention`'s layout use `.t
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import _legacy
 from .errors import BackendError as BackendError
@@ -33,6 +33,14 @@ from .nn import RingMultiheadDilatedAttentionV2 as RingMultiheadDilatedAttention
 from .nn import TrueRingDilatedAttention as TrueRingDilatedAttention
 from .pattern import Branch as Branch
 from .pattern import DilationPattern as DilationPattern
+
+if TYPE_CHECKING:
+    # What `__getattr__` serves, for type checkers; they flag the deprecated classes where used.
+    from ._legacy import RingAttentionDeprecationWarning as RingAttentionDeprecationWarning
+    from ._legacy import RingDilatedAttention as RingDilatedAttention  # type: ignore[deprecated]
+    from ._legacy import (  # type: ignore[deprecated]
+        RingMultiheadDilatedAttention as RingMultiheadDilatedAttention,
+    )
 
 __version__ = "0.2.1"
 

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from dilated_attention_compat import (
         RingAttentionDeprecationWarning as RingAttentionDeprecationWarning,
     )
-    from dilated_attention_compat import RingDilatedAttention as RingDilatedAttention
-    from dilated_attention_compat import (
+    from dilated_attention_compat import (  # type: ignore[deprecated]
+        RingDilatedAttention as RingDilatedAttention,
+    )
+    from dilated_attention_compat import (  # type: ignore[deprecated]
         RingMultiheadDilatedAttention as RingMultiheadDilatedAttention,
     )
 

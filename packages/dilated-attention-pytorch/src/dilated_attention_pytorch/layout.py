@@ -9,6 +9,7 @@ from itertools import accumulate
 
 import numpy as np
 
+from .pattern import as_ints
 from .typing import IntArray
 
 
@@ -106,7 +107,7 @@ def make_layout(
     if shard_lengths is None:
         lengths = even_lengths(n, ring_size)
     else:
-        lengths = tuple(int(length) for length in shard_lengths)
+        lengths = as_ints("shard_lengths", shard_lengths)
         if len(lengths) != ring_size or any(length < 0 for length in lengths):
             raise ValueError(
                 f"shard_lengths needs {ring_size} non-negative entries, got {list(lengths)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -15,6 +15,17 @@ def _as_int(name: str, value: object) -> int:
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be an int, got {value!r} of type {type(value).__name__}")
     return int(value.__index__())
+
+
+def as_ints(name: str, values: object) -> tuple[int, ...]:
+    """The values as ints.
+
+    Raises:
+        TypeError: no sequence, or an entry that is not an int.
+    """
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise TypeError(f"{name} must be a sequence of ints, got {values!r}")
+    return tuple(_as_int(f"an entry of {name}", value) for value in values)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from ..kernels.options import KernelOptions
-from ..kernels.select import select
+from ..kernels.select import Request, select
 from ..layout import Layout
-from ..pattern import DilationPattern
+from ..pattern import DilationPattern, as_ints
 from ..ring.autograd import RealRing, RingAttention, RingCall
+from ..ring.ops import attention, describe
 from ..schedule import Problem
 from ..typing import IntArray
 from . import validation
@@ -49,9 +50,11 @@ class RingOptions:
         return self.layout == "replicated"
 
     def check(self) -> None:
-        """ValueError or TypeError for an unknown layout or a bad buffer size."""
+        """ValueError or TypeError for an unknown layout, bad lengths or a bad buffer size."""
         if self.layout not in ("sharded", "replicated"):
             raise ValueError(f"layout must be 'sharded' or 'replicated', got {self.layout!r}")
+        if self.shard_lengths is not None:
+            as_ints("shard_lengths", self.shard_lengths)
         if isinstance(self.buffer_shards, bool) or not isinstance(self.buffer_shards, int):
             raise TypeError(f"buffer_shards must be an int, got {self.buffer_shards!r}")
         if self.buffer_shards < 2:
@@ -123,9 +126,12 @@ def build(
     bounds = validation.check_cu_seqlens(options.cu_seqlens, layout.n, query.shape[0])
     validation.check_switches(pattern, options.key_mask, bounds, options.dropout_p)
     problem = Problem(pattern, layout.n, query.shape[2], key.shape[2], options.is_causal, bounds)
-    _, backend = select(options.backend, problem, query.dtype, query.device)
+    in_parts = real is not None or layout.ring_size > 1 or not layout.contiguous
+    # A ring's deterministic bits must be those of R = 1, so the same kernels compute both.
+    in_parts |= ring is not None and options.deterministic
+    chosen = select(options.backend, Request(problem, query.dtype, query.device, in_parts))
     dropout = float(options.dropout_p)
-    kernel = KernelOptions(problem, scale, backend, dropout, seed if dropout > 0 else None)
+    kernel = KernelOptions(problem, scale, chosen.part, dropout, seed if dropout > 0 else None)
     ring = ring or RingOptions()
     return RingCall(
         kernel,
@@ -136,6 +142,7 @@ def build(
         ring.buffer_shards,
         full_keys,
         real,
+        chosen.whole,
     )
 
 
@@ -143,3 +150,48 @@ def apply(query: Tensor, key: Tensor, value: Tensor, call: RingCall, *, return_l
     """Run the call; (out, lse) or out alone."""
     out, lse = RingAttention.apply(query, key, value, call)  # type: ignore[no-untyped-call]
     return (out, lse) if return_lse else out
+
+
+def run_local(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    pattern: DilationPattern,
+    options: CallOptions,
+    *,
+    ring_bits: bool = False,
+) -> Any:
+    """The call on one device, as one op; (out, lse) or out alone.
+
+    Args:
+        query: checked, as are the others.
+        key: as query.
+        value: as query.
+        pattern: branches and offset rule.
+        options: as passed.
+        ring_bits: bits have to be those of a deterministic ring of any size.
+
+    Raises:
+        ValueError: options that do not fit the tensors.
+    """
+    scale = validation.check_numbers(options.scale, options.dropout_p, query.shape[3])
+    bounds = validation.check_cu_seqlens(options.cu_seqlens, query.shape[1], query.shape[0])
+    validation.check_switches(pattern, options.key_mask, bounds, options.dropout_p)
+    seed, dropout_p = None, float(options.dropout_p)
+    if dropout_p > 0:
+        if options.seed is None and torch.compiler.is_compiling():
+            raise ValueError("under torch.compile dropout needs a seed; pass seed=…, a 0-d tensor")
+        seed = seed_tensor(options.seed, query)
+    text = describe(
+        pattern,
+        query.shape[2],
+        is_causal=options.is_causal,
+        cu_seqlens=bounds,
+        backend=options.backend,
+        deterministic=options.deterministic,
+        ring_bits=ring_bits,
+    )
+    out, lse, _, _ = attention(query, key, value, options.key_mask, seed, scale, dropout_p, text)
+    if not options.return_lse:
+        return out
+    return out, lse.detach() if pattern.detach_mix else lse

@@ -36,10 +36,10 @@ def real_call(
     try:
         check_local(query, key, value, pattern, options, ring)
         drawn = seed_tensor(options.seed, query) if options.dropout_p > 0 else None
+        mine, passed = _fields(query, key, value, pattern, ring, options)
     except (TypeError, ValueError):
         agree(comm, {}, failed=True)
         raise
-    mine, passed = _fields(query, key, value, pattern, ring, options)
     mine |= {"operation": FORWARD, "call": number}
     mine["seed_drawn"] = 0 if drawn is None else int(drawn)
     agreed = agree(comm, mine, passed)

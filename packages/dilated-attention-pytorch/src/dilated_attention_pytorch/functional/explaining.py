@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from .. import cost
-from ..kernels.select import backend_names, refusal, select
+from ..kernels.select import Request, backend_names, refusal, select
 from ..layout import Layout, make_layout
 from ..pattern import DilationPattern
 from ..schedule import Problem
@@ -76,7 +76,8 @@ def explain(
     bounds = validation.check_cu_seqlens(cu_seqlens, n, batch_size)
     problem = Problem(pattern, n, num_heads, kv_heads, is_causal, bounds)
     place = torch.device(device)
-    chosen, _ = select(backend, problem, dtype, place)
+    request = Request(problem, dtype, place, ring_size > 1)
+    chosen = select(backend, request).name
     forward = cost.attention_flops(problem, batch_size, head_dim)
     backward = cost.attention_flops(problem, batch_size, head_dim, backward=True)
     branches = ", ".join(f"({b.segment_length}, {b.dilation_rate})" for b in pattern.branches)
@@ -87,17 +88,17 @@ def explain(
         f"pattern    {pattern.rule}: (w, r) = {branches}",
         f"call       n = {n}, b = {batch_size}, H = {num_heads}, H_kv = {kv_heads}, d = {head_dim}",
         f"           {kind} on {place}{', causal' if is_causal else ''}",
-        f"backend    {chosen}: {_why(backend, problem, dtype, place)}",
+        f"backend    {chosen}: {_why(backend, request)}",
         f"FLOPs      forward {forward:,}, backward {backward:,}{share}",
         *_ring_lines(problem, rows, ring, batch_size, head_dim, dtype, deterministic=deterministic),
     ]
     return "\n".join(lines)
 
 
-def _why(asked: str, problem: Problem, dtype: torch.dtype, device: torch.device) -> str:
+def _why(asked: str, request: Request) -> str:
     if asked != "auto":
         return "named in the call"
-    refused = [(name, refusal(name, problem, dtype, device)) for name in backend_names()]
+    refused = [(name, refusal(name, request)) for name in backend_names()]
     why_not = "; ".join(f"not {name}: {reason}" for name, reason in refused if reason)
     return "the first that serves this call" + (f" ({why_not})" if why_not else "")
 

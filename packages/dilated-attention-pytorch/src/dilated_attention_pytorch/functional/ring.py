@@ -10,7 +10,16 @@ from torch import Tensor
 from ..layout import make_layout
 from ..pattern import DilationPattern
 from . import validation
-from .call import CallOptions, RingOptions, apply, autocast, build, check_local, seed_tensor
+from .call import (
+    CallOptions,
+    RingOptions,
+    apply,
+    autocast,
+    build,
+    check_local,
+    run_local,
+    seed_tensor,
+)
 from .group import Order, communicator, order_map
 
 if TYPE_CHECKING:
@@ -102,5 +111,8 @@ def ring_dilated_attention(
     validation.check_same_length(query, key)
     size = 1 if comm is not None or ring_size is None else ring_size
     rows = make_layout(query.shape[1], size, ring.order, shard_lengths)
-    call = build(query, key, pattern, options, rows, seed_tensor(seed, query), ring)
+    if size == 1 and rows.contiguous:
+        return run_local(query, key, value, pattern, options, ring_bits=deterministic)
+    drawn = seed_tensor(seed, query) if dropout_p > 0 else None
+    call = build(query, key, pattern, options, rows, drawn, ring)
     return apply(query, key, value, call, return_lse=return_lse)

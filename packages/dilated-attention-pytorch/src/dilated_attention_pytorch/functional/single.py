@@ -7,10 +7,9 @@ from typing import Any, Literal, overload
 
 from torch import Tensor
 
-from ..layout import Layout
 from ..pattern import DilationPattern
 from . import validation
-from .call import CallOptions, apply, autocast, build, check_local, seed_tensor
+from .call import CallOptions, autocast, check_local, run_local
 
 
 @overload
@@ -115,5 +114,4 @@ def dilated_attention(
     query, key, value = autocast(query, key, value)
     check_local(query, key, value, pattern, options)
     validation.check_same_length(query, key)
-    call = build(query, key, pattern, options, Layout((query.shape[1],)), seed_tensor(seed, query))
-    return apply(query, key, value, call, return_lse=return_lse)
+    return run_local(query, key, value, pattern, options)

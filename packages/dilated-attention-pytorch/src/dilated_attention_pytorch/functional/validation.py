@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ..pattern import DilationPattern
+from ..pattern import DilationPattern, as_ints
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -110,7 +110,7 @@ def check_cu_seqlens(
             )
         bounds = tuple(int(x) for x in cu_seqlens.tolist())
     else:
-        bounds = tuple(int(x) for x in cu_seqlens)
+        bounds = as_ints("cu_seqlens", cu_seqlens)
     if batch != 1:
         raise ValueError(f"cu_seqlens packs documents into batch size 1, got batch size {batch}")
     if len(bounds) < 2 or bounds[0] != 0 or bounds[-1] != n:

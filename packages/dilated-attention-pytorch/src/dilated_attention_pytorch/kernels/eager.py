@@ -96,8 +96,7 @@ def _load(query: Tensor, part: KeyPart, run: Run, options: KernelOptions) -> _Ti
             heads=_tensor(run.heads.query, device),
             branch=run.branch,
             positions=_tensor(run.query_x, device) * rate + (run.segment + run.offset),
-            key_x=_tensor(run.key_x, device),
-            key_span=(run.key_x.first, run.key_x.last),
+            key_x=run.key_x.asarray(),
             dtype=dtype,
         )
     return _Tile(q, k, v, visible, factor)
@@ -211,6 +210,9 @@ def _backward_tile(
     )
     # A row that sees no key has lse = -inf; exp(-inf - 0) = 0 for its hidden keys.
     weights = torch.exp(tile.scores() - torch.where(lse == -torch.inf, 0.0, lse))
+    if tile.visible is not None:
+        # A row whose lse is NaN has NaN weights for hidden keys, too.
+        weights = weights.masked_fill(~tile.visible, 0.0)
     seen = None if tile.visible is None else tile.visible.transpose(-1, -2)
     dweights = dout @ tile.value.transpose(-1, -2)
     dropped = weights

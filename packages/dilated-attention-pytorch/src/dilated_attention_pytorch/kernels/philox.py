@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from ..typing import IntArray
 
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
@@ -33,8 +36,7 @@ def dropout_factor(
     heads: Tensor,
     branch: int,
     positions: Tensor,
-    key_x: Tensor,
-    key_span: tuple[int, int],
+    key_x: IntArray,
     dtype: torch.dtype,
 ) -> Tensor:
     """D in {0, 1 / (1 - p)} of shape (b, heads, queries, keys), equal for every ring and blocking.
@@ -51,12 +53,13 @@ def dropout_factor(
         heads: (heads,) int64, query head numbers.
         branch: branch number.
         positions: (queries,) int64, global query positions p.
-        key_x: (keys,) int64, ascending.
-        key_span: first and last entry of key_x, known without asking the device.
+        key_x: (keys,) int64, on the host.
         dtype: dtype of the result.
     """
-    first = key_span[0] // 4
-    quads = torch.arange(first, key_span[1] // 4 + 1, device=key_x.device)
+    # Keys of a zigzag or mapped shard may be far apart: only the counters that they use are drawn.
+    used, at = np.unique(key_x // 4, return_inverse=True)
+    quads = torch.from_numpy(used).to(positions.device)
+    index = torch.from_numpy(at.reshape(-1) * 4 + key_x % 4).to(positions.device)
     sequence = torch.arange(batch, device=heads.device)[:, None] * num_heads + heads
     words = philox(
         (
@@ -67,6 +70,6 @@ def dropout_factor(
         ),
         (seed & _LOW, seed >> 32 & _LOW),
     )
-    words = words.flatten(-2)[..., key_x - first * 4]
+    words = words.flatten(-2)[..., index]
     kept = words >= math.floor(dropout_p * 2**32)
     return kept.to(dtype) * (0.0 if dropout_p == 1 else 1 / (1 - dropout_p))

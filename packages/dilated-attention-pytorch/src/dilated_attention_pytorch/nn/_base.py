@@ -106,8 +106,13 @@ def check_same_kind(reference: torch.Tensor, **tensors: torch.Tensor) -> None:
                 f"{name} is on {tensor.device}, the parameters on {reference.device}; move one of "
                 "them with .to(device)"
             )
-        if tensor.dtype != reference.dtype and not torch.is_autocast_enabled(tensor.device.type):
+        if tensor.dtype != reference.dtype and not _autocasts(tensor.device.type):
             raise TypeError(
                 f"{name} has dtype {tensor.dtype}, the parameters {reference.dtype}; convert one "
                 "of them or use torch.autocast"
             )
+
+
+def _autocasts(device_type: str) -> bool:
+    # Asking about a device type that autocast does not know, such as meta, is an error in torch.
+    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)

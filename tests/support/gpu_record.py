@@ -1,0 +1,88 @@
+"""The committed record of what was checked on a GPU, and which kernel files it speaks of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "packages/dilated-attention-pytorch/src/dilated_attention_pytorch"
+RECORD = ROOT / "benchmarks/results/cuda_correctness.json"
+
+DTYPES = {
+    "eager": ("float64", "float32", "bfloat16", "float16"),
+    "triton": ("float32", "bfloat16", "float16"),
+}
+DIRECTIONS = {"forward": ("lse", "out"), "backward": ("dq", "dk", "dv")}
+FILES = {
+    "eager": ("kernels/eager.py", "kernels/carry.py", "kernels/philox.py"),
+    "triton": (
+        "kernels/triton/tile.py",
+        "kernels/triton/forward.py",
+        "kernels/triton/backward.py",
+        "kernels/triton/launch.py",
+        "schedule/tables.py",
+    ),
+}
+
+
+def source_hash(backend: str) -> str:
+    """Digest of the files that a backend's numbers depend on."""
+    digest = hashlib.sha256()
+    for name in FILES[backend]:
+        digest.update((SOURCE / name).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def environment() -> dict[str, Any]:
+    """Where a record was made."""
+    import torch
+
+    found: dict[str, Any] = {
+        "device": torch.cuda.get_device_name(),
+        "capability": ".".join(map(str, torch.cuda.get_device_capability())),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+    try:
+        import triton
+    except ModuleNotFoundError:
+        return found
+    return found | {"triton": triton.__version__}
+
+
+def write(path: Path, shares: dict[str, dict[str, dict[str, float]]]) -> None:
+    """Write a record.
+
+    Args:
+        path: the file.
+        shares: backend -> dtype -> direction -> largest share of the tolerance's budget.
+    """
+    record = {
+        "environment": environment(),
+        "backends": {
+            backend: {"hash": source_hash(backend), "largest_share_of_budget": found}
+            for backend, found in shares.items()
+        },
+    }
+    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def stale() -> list[str]:
+    """What has no fresh record: one line for each backend x dtype x direction."""
+    record = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {}
+    missing = []
+    for backend, dtypes in DTYPES.items():
+        entry = record.get("backends", {}).get(backend, {})
+        fresh = entry.get("hash") == source_hash(backend)
+        found = entry.get("largest_share_of_budget", {}) if fresh else {}
+        missing += [
+            f"{backend} {dtype} {direction}"
+            for dtype in dtypes
+            for direction in DIRECTIONS
+            if not found.get(dtype, {}).get(direction, 2.0) <= 1.0
+        ]
+    return missing
