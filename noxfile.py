@@ -14,7 +14,7 @@ import nox
 nox.needs_version = ">=2024.10.9"
 nox.options.reuse_venv = "yes"
 nox.options.error_on_external_run = True
-nox.options.sessions = ["tests", "lint", "types", "docs", "build"]
+nox.options.sessions = ["tests", "interpret", "lint", "types", "docs", "build"]
 
 ROOT = Path(__file__).parent
 ORACLE = "oracle"
@@ -69,6 +69,17 @@ def tests(session: nox.Session) -> None:
         *("python", "-m", "pytest", "--timeout", "300", "--durations", "10"),
         *arguments,
         env=ONE_THREAD,
+    )
+
+
+@pip_session
+def interpret(session: nox.Session) -> None:
+    """Run the Triton kernels on the CPU, under Triton's interpreter."""
+    # Triton 3.6 is what GPU machines have; its interpreter needs a NumPy older than the pinned one.
+    session.install("torch==2.13.0", "triton==3.6.0", "numpy<2.4", "pytest==9.2.0")
+    session.run(
+        *("python", "-m", "pytest", f"{MAIN}/tests/test_triton_interpreted.py", *session.posargs),
+        env=ONE_THREAD | {"TRITON_INTERPRET": "1"},
     )
 
 

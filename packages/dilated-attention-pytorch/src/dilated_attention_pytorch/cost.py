@@ -112,15 +112,16 @@ def rank_memory(
 ) -> int:
     """Peak bytes of one rank's forward + backward, layout `sharded`, tiles apart.
 
-    Backward holds q, k, v, out, dout and lse of the shard, delta, float32 dq, dk, dv and one
-    rounded copy of them; two pieces of rows arriving and two leaving, and their gradients in
-    float32, two each way.
+    Backward holds q, k, v, out, dout and lse of the shard, delta, float32 dq, dk, dv and, for
+    16-bit inputs, their rounded copies; two pieces of rows arriving and two leaving, and their
+    gradients in float32, two each way.
     """
     wide = 8 if itemsize == 8 else 4
     query = batch * layout.lengths[rank] * problem.num_heads
     keys = batch * layout.lengths[rank] * problem.num_kv_heads
     shard = (3 * query + 2 * keys) * head_dim * itemsize
-    gradients = (query + 2 * keys) * head_dim * (wide + itemsize)
+    rounded = 0 if itemsize == wide else itemsize
+    gradients = (query + 2 * keys) * head_dim * (wide + rounded)
     statistics = 2 * query * wide
     piece = 2 * batch * largest_piece(problem, layout, rank, buffer_shards) * head_dim
     return shard + gradients + statistics + piece * (4 * itemsize + 4 * wide)

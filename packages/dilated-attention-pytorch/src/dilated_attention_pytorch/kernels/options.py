@@ -20,14 +20,14 @@ class KernelOptions:
         problem: what is computed.
         scale: softmax scale.
         dropout_p: probability of dropping an entry of P.
-        backend: which kernels compute.
+        backend: which kernels compute a part of the keys.
         dropout_p: probability of dropping an entry of P.
         seed: 0-d int64 tensor on the inputs' device, None without dropout.
     """
 
     problem: Problem
     scale: float
-    backend: Backend
+    backend: PartBackend
     dropout_p: float = 0.0
     seed: Tensor | None = None
 
@@ -80,8 +80,8 @@ class QuerySide:
     dquery: Tensor
 
 
-class Backend(Protocol):
-    """A module that computes attention of one part of the keys.
+class PartBackend(Protocol):
+    """A module that computes attention of one part of the keys, as a ring needs it.
 
     `BLOCK` is the side of its tiles, in rows.
     """
@@ -120,4 +120,33 @@ class Backend(Protocol):
         options: KernelOptions,
     ) -> None:
         """Add the part's share of the exact gradient to `side.dquery`, `dkey` and `dvalue`."""
+        ...
+
+
+class WholeBackend(Protocol):
+    """A module that computes attention of a whole sequence on one device."""
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_mask: Tensor | None,
+        options: KernelOptions,
+    ) -> tuple[Tensor, Tensor]:
+        """(out, lse): out in query's dtype, lse (b, n, H) in float32."""
+        ...
+
+    def backward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_mask: Tensor | None,
+        dout: Tensor,
+        lse: Tensor,
+        delta: Tensor,
+        options: KernelOptions,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(dq, dk, dv) in the inputs' dtype, from the global lse and delta, (b, n, H)."""
         ...

@@ -1,4 +1,4 @@
-"""The one autograd function: forward and backward of a call, on a real rank or R simulated ones."""
+"""Forward and backward of a call, on a real rank or R simulated ones, and the autograd function."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..comm import Communicator, LoopbackWorld, RankTask, run_ranks
-from ..kernels.options import KernelOptions
+from ..kernels.options import KernelOptions, WholeBackend
 from ..layout import Layout
 from ..schedule import RankPlan, plan_rank
 from .backward import Gradients, backward_rank
 from .deterministic import forward_rank_deterministic
 from .forward import forward_rank
-from .lanes import Result
+from .lanes import Result, backward_terms
 from .replicated import ReplicatedInput, backward_replicated, forward_replicated
 from .shard import Shard
 
@@ -42,7 +42,7 @@ class RingCall:
     """All of a call but query, key and value.
 
     Args:
-        options: problem, scale, dropout, backend.
+        options: problem, scale, dropout, kernels for parts of the keys.
         layout: who holds which rows.
         replicated: layout `replicated`, not `sharded`.
         key_mask: mask of the keys passed, True = attend, or None.
@@ -50,6 +50,7 @@ class RingCall:
         buffer_shards: receive buffers, in shards.
         full_keys: replicated on a real ring: all keys were passed, not only the rank's own.
         ring: a real ring; None to simulate every rank in this process.
+        whole: kernels for a whole sequence, for R = 1; None to meet the keys part by part.
     """
 
     options: KernelOptions
@@ -60,6 +61,7 @@ class RingCall:
     buffer_shards: int = 2
     full_keys: bool = False
     ring: RealRing | None = None
+    whole: WholeBackend | None = None
 
     def plan(self, rank: int) -> RankPlan:
         """The plan of one rank."""
@@ -125,7 +127,29 @@ def _given(call: RingCall, query: Tensor, key: Tensor, value: Tensor, rank: int)
     return Shard(query, key, value, mask)
 
 
+def compute_forward(call: RingCall, query: Tensor, key: Tensor, value: Tensor) -> Result:
+    """Run the call's forward, with autocast off: dtypes are what the call was given."""
+    with torch.autocast(query.device.type, enabled=False):
+        return _forward(call, query, key, value)
+
+
+def compute_backward(
+    call: RingCall,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    result: Result,
+    dout: Tensor,
+    dlse: Tensor | None,
+) -> Gradients:
+    """Run the call's backward, with autocast off."""
+    with torch.autocast(query.device.type, enabled=False):
+        return _backward(call, query, key, value, result, dout, dlse)
+
+
 def _forward(call: RingCall, query: Tensor, key: Tensor, value: Tensor) -> Result:
+    if call.whole is not None:
+        return Result(*call.whole.forward(query, key, value, call.key_mask, call.options))
     if call.ring is not None:
         comm = call.ring.comm
         given = _given(call, query, key, value, comm.rank)
@@ -166,6 +190,9 @@ def _backward(
     dout: Tensor,
     dlse: Tensor | None,
 ) -> Gradients:
+    if call.whole is not None:
+        (lse,), (delta,) = backward_terms(dout, dlse, result, call.options)
+        return call.whole.backward(query, key, value, call.key_mask, dout, lse, delta, call.options)
     if call.ring is not None:
         comm = call.ring.comm
         call.ring.before_backward()
@@ -211,7 +238,7 @@ def _backward(
 
 
 class RingAttention(torch.autograd.Function):
-    """(out, lse) of a call; saves query, key, value, out and lse, nothing else.
+    """(out, lse) of a call; saves query, key, value, out, lse and the key mask.
 
     torchscale's modes, which mix one result per branch, save those results as well.
     """
@@ -221,13 +248,12 @@ class RingAttention(torch.autograd.Function):
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, call: RingCall
     ) -> tuple[Tensor, Tensor]:
         """Semantics 2 over the ring."""
-        with torch.autocast(query.device.type, enabled=False):
-            result = _forward(call, query, key, value)
+        result = compute_forward(call, query, key, value)
         ctx.call = call
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(
-            query, key, value, result.out, result.lse, result.lane_out, result.lane_lse
-        )
+        # The mask is saved for autograd's check that nobody changes it before backward.
+        lanes = result.lane_out, result.lane_lse
+        ctx.save_for_backward(query, key, value, result.out, result.lse, *lanes, call.key_mask)
         if call.options.problem.pattern.detach_mix:
             ctx.mark_non_differentiable(result.lse)
         return result.out, result.lse
@@ -238,10 +264,8 @@ class RingAttention(torch.autograd.Function):
         ctx: Any, dout: Tensor | None, dlse: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor, None]:
         """Semantics 3 over the ring."""
-        query, key, value, out, lse, lane_out, lane_lse = ctx.saved_tensors
+        query, key, value, out, lse, lane_out, lane_lse, _ = ctx.saved_tensors
         if dout is None:
             dout = torch.zeros_like(out)
         result = Result(out, lse, lane_out, lane_lse)
-        with torch.autocast(query.device.type, enabled=False):
-            gradients = _backward(ctx.call, query, key, value, result, dout, dlse)
-        return (*gradients, None)
+        return (*compute_backward(ctx.call, query, key, value, result, dout, dlse), None)

@@ -87,13 +87,12 @@ def backward_rank(
     dtype = compute_dtype(shard.query.dtype)
     lse, delta = backward_terms(dout, dlse, result, options)
     queries = yield from fetch_queries(plan, shard.query, comm)
-    side = QuerySide(shard.query, dout, lse, delta, torch.zeros_like(shard.query, dtype=dtype))
+    side = QuerySide(shard.query, dout, lse, delta, _zeros(shard.query, dtype))
     shifted = {
-        branch: QuerySide(query, dout, lse, delta, torch.zeros_like(query, dtype=dtype))
+        branch: QuerySide(query, dout, lse, delta, _zeros(query, dtype))
         for branch, query in queries.items()
     }
-    dkey = torch.zeros_like(shard.key, dtype=dtype)
-    dvalue = torch.zeros_like(shard.value, dtype=dtype)
+    dkey, dvalue = _zeros(shard.key, dtype), _zeros(shard.value, dtype)
     ahead = Transfer(plan, 0, shard, comm) if plan.rounds else None
     own = KeyPart(shard.key, shard.value, shard.key_mask)
     differentiate(side, shifted, own, plan.local_runs(), dkey, dvalue, options)
@@ -116,6 +115,11 @@ def backward_rank(
     yield from return_gradients(plan, answered, side.dquery, comm)
     source = shard.query.dtype
     return side.dquery.to(source), dkey.to(source), dvalue.to(source)
+
+
+def _zeros(like: Tensor, dtype: torch.dtype) -> Tensor:
+    """Contiguous zeros: gradients do not take over the strides of a transposed input."""
+    return torch.zeros(like.shape, dtype=dtype, device=like.device)
 
 
 def _piece_gradient(
