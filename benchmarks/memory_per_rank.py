@@ -1,0 +1,110 @@
+"""Peak bytes of each rank of a ring, measured in real processes, beside the closed form.
+
+`python -m benchmarks.memory_per_rank` writes benchmarks/results/memory_per_rank.json and prints its
+table. Counts live tensor storage on the CPU: inputs, receive buffers, saved tensors, gradients and
+temporaries of one forward and backward. Needs no GPU; two cores take two minutes.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import socket
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from dilated_attention_pytorch import DilationPattern, cost, ring_dilated_attention
+from dilated_attention_pytorch.cli.memory_meter import MemoryMeter
+from dilated_attention_pytorch.layout import make_layout
+from dilated_attention_pytorch.schedule import Problem
+
+from .memory_table import table
+
+N, HEADS, HEAD_DIM = 65_536, 4, 32
+SEGMENTS, RATES = (1024, 8192, 65_536), (1, 8, 64)
+RING_SIZES = (1, 2, 4, 8)
+LAYOUTS = ("sharded", "replicated")
+RESULT = Path(__file__).parent / "results" / "memory_per_rank.json"
+
+
+def _measure(layout: str) -> int:
+    """This rank's peak; with `replicated` it passes its own rows of k and v."""
+    pattern = DilationPattern.longnet(SEGMENTS, RATES)
+    rank, size = dist.get_rank(), dist.get_world_size()
+    group = dist.group.WORLD
+    rows = len(range(N)[rank * N // size : (rank + 1) * N // size])
+    with MemoryMeter() as meter:
+        query_rows = rows if layout == "sharded" else N
+        inputs = [
+            torch.randn(1, length, HEADS, HEAD_DIM).requires_grad_()
+            for length in (query_rows, rows, rows)
+        ]
+        out = ring_dilated_attention(*inputs, pattern, group=group, layout=layout)
+        out.backward(torch.ones_like(out))
+    return meter.peak
+
+
+def _rank(rank: int, size: int, port: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"tcp://127.0.0.1:{port}",
+        rank=rank,
+        world_size=size,
+        timeout=timedelta(minutes=10),
+    )
+    found = {layout: _measure(layout) for layout in LAYOUTS}
+    Path(folder, f"{rank}.json").write_text(json.dumps(found), encoding="utf-8")
+    dist.destroy_process_group()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def measure(size: int, folder: Path) -> dict[str, Any]:
+    """Peaks of all ranks of a ring of `size` processes, and the closed form of `sharded`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.multiprocessing.spawn(_rank, args=(size, _free_port(), str(folder)), nprocs=size)
+    ranks = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(size)]
+    problem = Problem(DilationPattern.longnet(SEGMENTS, RATES), N, HEADS, HEADS)
+    planned = max(
+        cost.rank_memory(
+            problem, make_layout(N, size), rank, batch=1, head_dim=HEAD_DIM, itemsize=4
+        )
+        for rank in range(size)
+    )
+    return {
+        "ring_size": size,
+        "closed_form_sharded": planned,
+        **{layout: [found[layout] for found in ranks] for layout in LAYOUTS},
+    }
+
+
+def main() -> None:
+    """Measure, write and print."""
+    import tempfile
+
+    sizes = [int(x) for x in sys.argv[1:]] or list(RING_SIZES)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [measure(size, Path(folder, str(size))) for size in sizes]
+    result = {
+        "case": {"n": N, "heads": HEADS, "head_dim": HEAD_DIM, "dtype": "float32"}
+        | {"segment_lengths": SEGMENTS, "dilation_rates": RATES},
+        "environment": {"torch": torch.__version__, "python": platform.python_version()},
+        "rows": rows,
+    }
+    RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(table(result))
+
+
+if __name__ == "__main__":
+    main()
