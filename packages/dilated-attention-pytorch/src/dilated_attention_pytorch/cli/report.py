@@ -50,7 +50,8 @@ def _table(settings: DemoSettings, results: DemoResults) -> Table:
         title=f"dilated attention over a ring of R processes ({results.backend})",
         caption="Difference: the largest of any step's loss. Errors: against the float64 oracle; "
         "above 1 is wrong. Memory: measured, attention forward and backward, n = "
-        f"{settings.memory_length:,}, of the rank that needs most.",
+        f"{settings.memory_length:,}, of the rank that needs most; tiles of a few MiB, the same "
+        "for every R, are part of it.",
     )
     table.add_column("")
     for ring_size in sizes:
