@@ -160,7 +160,7 @@ def run_local(
     options: CallOptions,
     *,
     ring_bits: bool = False,
-) -> Any:
+) -> Tensor | tuple[Tensor, Tensor]:
     """The call on one device, as one op; (out, lse) or out alone.
 
     Args:
@@ -191,6 +191,8 @@ def run_local(
         deterministic=options.deterministic,
         ring_bits=ring_bits,
     )
+    out: Tensor
+    lse: Tensor
     out, lse, _, _ = attention(query, key, value, options.key_mask, seed, scale, dropout_p, text)
     if not options.return_lse:
         return out

@@ -65,7 +65,7 @@ def dilated_attention(
     backend: str = "auto",
     deterministic: bool = False,
     return_lse: bool = False,
-) -> Any:
+) -> Tensor | tuple[Tensor, Tensor]:
     """Exact dilated attention of `(b, n, h, d)` tensors; from SDPA's layout use `.transpose(1, 2)`.
 
     With `C[h, p, k]` the number of branches in which query p of head h sees key k,
