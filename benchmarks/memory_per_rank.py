@@ -1,4 +1,4 @@
-"""Peak bytes of each rank of a ring, measured in real processes, beside the closed form.
+"""Peak bytes of each rank of a ring, measured in real processes, beside the closed forms.
 
 `python -m benchmarks.memory_per_rank` writes benchmarks/results/memory_per_rank.json and prints its
 table. Counts live tensor storage on the CPU: inputs, receive buffers, saved tensors, gradients and
@@ -71,20 +71,23 @@ def _free_port() -> int:
 
 
 def measure(size: int, folder: Path) -> dict[str, Any]:
-    """Peaks of all ranks of a ring of `size` processes, and the closed form of `sharded`."""
+    """Peaks of all ranks of a ring of `size` processes, and the closed forms."""
     folder.mkdir(parents=True, exist_ok=True)
     torch.multiprocessing.spawn(_rank, args=(size, _free_port(), str(folder)), nprocs=size)
     ranks = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(size)]
     problem = Problem(DilationPattern.longnet(SEGMENTS, RATES), N, HEADS, HEADS)
-    planned = max(
-        cost.rank_memory(
-            problem, make_layout(N, size), rank, batch=1, head_dim=HEAD_DIM, itemsize=4
-        )
-        for rank in range(size)
-    )
+    layout = make_layout(N, size)
+    shape = {"batch": 1, "head_dim": HEAD_DIM, "itemsize": 4}
+    planned = {
+        "closed_form_sharded": cost.rank_memory,
+        "closed_form_replicated": cost.replicated_memory,
+    }
     return {
         "ring_size": size,
-        "closed_form_sharded": planned,
+        **{
+            name: max(formula(problem, layout, rank, **shape) for rank in range(size))
+            for name, formula in planned.items()
+        },
         **{layout: [found[layout] for found in ranks] for layout in LAYOUTS},
     }
 

@@ -125,3 +125,26 @@ def rank_memory(
     statistics = 2 * query * wide
     piece = 2 * batch * largest_piece(problem, layout, rank, buffer_shards) * head_dim
     return shard + gradients + statistics + piece * (4 * itemsize + 4 * wide)
+
+
+def replicated_memory(
+    problem: Problem, layout: Layout, rank: int, *, batch: int, head_dim: int, itemsize: int
+) -> int:
+    """Peak bytes of one rank's forward + backward, layout `replicated`, tiles apart.
+
+    Whole: q, out and dout, then dq as well; lse and delta. Of the rank's rows: k, v and their
+    float32 gradients, a copied chunk of q and dout, its gradient and the rank's own. The peak is
+    either while a chunk is differentiated or while dq is put together. With R = 1 it is
+    `rank_memory`: the layouts are one call.
+    """
+    if layout.ring_size == 1:
+        return rank_memory(problem, layout, rank, batch=batch, head_dim=head_dim, itemsize=itemsize)
+    wide = 8 if itemsize == 8 else 4
+    whole = batch * layout.n * problem.num_heads
+    rows = batch * layout.lengths[rank]
+    keys = 2 * rows * problem.num_kv_heads * head_dim * (itemsize + wide)
+    chunk = rows * problem.num_heads * head_dim
+    statistics = 2 * whole * wide
+    differentiating = 2 * chunk * (itemsize + wide)
+    gathering = whole * head_dim * itemsize + chunk * (wide + itemsize)
+    return 3 * whole * head_dim * itemsize + statistics + keys + max(differentiating, gathering)
