@@ -22,7 +22,6 @@ from dilated_attention_oracle.precision import round_to
 PATH = Path(__file__).parent / "data" / "vectors.npz"
 INPUTS = ("query", "key", "value", "dout", "dlse")
 RESULTS = ("out", "lse", "dq", "dk", "dv")
-SWITCHES = ("phantom_keys", "detach_mix", "shift_rows")
 
 
 @dataclass(frozen=True)

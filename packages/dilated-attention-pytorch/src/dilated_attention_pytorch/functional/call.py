@@ -109,6 +109,16 @@ def seed_tensor(seed: int | Tensor | None, like: Tensor) -> Tensor:
     return torch.tensor(signed, dtype=torch.int64, device=like.device)
 
 
+def _check_global(
+    query: Tensor, pattern: DilationPattern, options: CallOptions, n: int
+) -> tuple[float, tuple[int, ...] | None]:
+    """(scale, document bounds), once the global length n is known."""
+    scale = validation.check_numbers(options.scale, options.dropout_p, query.shape[3])
+    bounds = validation.check_cu_seqlens(options.cu_seqlens, n, query.shape[0])
+    validation.check_switches(pattern, options.key_mask, bounds, options.dropout_p)
+    return scale, bounds
+
+
 def build(
     query: Tensor,
     key: Tensor,
@@ -116,23 +126,17 @@ def build(
     options: CallOptions,
     layout: Layout,
     seed: Tensor | None,
-    ring: RingOptions | None = None,
+    ring: RingOptions,
     real: RealRing | None = None,
     *,
     full_keys: bool = False,
 ) -> RingCall:
-    """The call, once the global length is known; checks what needs it."""
-    scale = validation.check_numbers(options.scale, options.dropout_p, query.shape[3])
-    bounds = validation.check_cu_seqlens(options.cu_seqlens, layout.n, query.shape[0])
-    validation.check_switches(pattern, options.key_mask, bounds, options.dropout_p)
+    """A ring's call, once the global length is known; checks what needs it."""
+    scale, bounds = _check_global(query, pattern, options, layout.n)
     problem = Problem(pattern, layout.n, query.shape[2], key.shape[2], options.is_causal, bounds)
-    in_parts = real is not None or layout.ring_size > 1 or not layout.contiguous
-    # A ring's deterministic bits must be those of R = 1, so the same kernels compute both.
-    in_parts |= ring is not None and options.deterministic
-    chosen = select(options.backend, Request(problem, query.dtype, query.device, in_parts))
+    chosen = select(options.backend, Request(problem, query.dtype, query.device, ring=True))
     dropout = float(options.dropout_p)
     kernel = KernelOptions(problem, scale, chosen.part, dropout, seed if dropout > 0 else None)
-    ring = ring or RingOptions()
     return RingCall(
         kernel,
         layout,
@@ -142,7 +146,6 @@ def build(
         ring.buffer_shards,
         full_keys,
         real,
-        chosen.whole,
     )
 
 
@@ -169,14 +172,13 @@ def run_local(
         value: as query.
         pattern: branches and offset rule.
         options: as passed.
-        ring_bits: bits have to be those of a deterministic ring of any size.
+        ring_bits: bits have to be those of a deterministic ring of any size, so the kernels have
+            to be the ring's.
 
     Raises:
         ValueError: options that do not fit the tensors.
     """
-    scale = validation.check_numbers(options.scale, options.dropout_p, query.shape[3])
-    bounds = validation.check_cu_seqlens(options.cu_seqlens, query.shape[1], query.shape[0])
-    validation.check_switches(pattern, options.key_mask, bounds, options.dropout_p)
+    scale, bounds = _check_global(query, pattern, options, query.shape[1])
     seed, dropout_p = None, float(options.dropout_p)
     if dropout_p > 0:
         if options.seed is None and torch.compiler.is_compiling():

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..layout import Layout, make_layout
+from ..ring.indexing import rank_rows
 from .group import Order, communicator, order_map
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def positions(
     """
     _, size, own = _end(group, ring_size, rank)
     layout = make_layout(n, size, order_map(order), shard_lengths)
-    return torch.from_numpy(layout.positions(own).copy()).to(device)
+    return rank_rows(layout, own, device)
 
 
 def shard(
@@ -153,7 +154,7 @@ def _checked(lengths: Sequence[int], order: Order, shard_lengths: Sequence[int] 
 
 
 def _in_order(shards: list[Tensor], layout: Layout, dim: int) -> Tensor:
-    stored = torch.cat([torch.from_numpy(layout.positions(r).copy()) for r in range(len(shards))])
+    stored = torch.cat([rank_rows(layout, r, "cpu") for r in range(len(shards))])
     back = torch.empty_like(stored)
     back[stored] = torch.arange(len(stored))
     joined = torch.cat(shards, dim)
@@ -175,5 +176,5 @@ class _GatherShards(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         total = ctx.comm.all_reduce_sum(gradient.contiguous().clone())
-        rows = torch.from_numpy(ctx.layout.positions(ctx.comm.rank).copy()).to(total.device)
+        rows = rank_rows(ctx.layout, ctx.comm.rank, total.device)
         return total.index_select(0, rows), None, None

@@ -17,6 +17,7 @@ from ..schedule import RankPlan, plan_rank
 from .backward import Gradients, backward_rank
 from .deterministic import forward_rank_deterministic
 from .forward import forward_rank
+from .indexing import rank_rows
 from .lanes import Result, backward_terms
 from .replicated import ReplicatedInput, backward_replicated, forward_replicated
 from .shard import Shard
@@ -71,7 +72,7 @@ class RingCall:
         """A copy of a rank's rows: a rank holds its own rows and nothing else."""
         if self.layout.ring_size == 1 and self.layout.contiguous:
             return tensor
-        rows = torch.from_numpy(self.layout.positions(rank).copy()).to(tensor.device)
+        rows = rank_rows(self.layout, rank, tensor.device)
         return tensor.index_select(dim, rows)
 
     def join(self, parts: list[Tensor], dim: int = 1) -> Tensor:
@@ -82,7 +83,7 @@ class RingCall:
         shape[dim] = self.layout.n
         whole = parts[0].new_empty(shape)
         for rank, part in enumerate(parts):
-            rows = torch.from_numpy(self.layout.positions(rank).copy()).to(whole.device)
+            rows = rank_rows(self.layout, rank, whole.device)
             whole.index_copy_(dim, rows, part)
         return whole
 

@@ -93,7 +93,7 @@ def backward_rank(
         for branch, query in queries.items()
     }
     dkey, dvalue = _zeros(shard.key, dtype), _zeros(shard.value, dtype)
-    ahead = Transfer(plan, 0, shard, comm) if plan.rounds else None
+    ahead = Transfer(plan, plan.rounds[0], shard, comm) if plan.rounds else None
     own = KeyPart(shard.key, shard.value, shard.key_mask)
     differentiate(side, shifted, own, plan.local_runs(), dkey, dvalue, options)
     home: _Homeward | None = None
@@ -101,7 +101,7 @@ def backward_rank(
         transfer = ahead
         assert transfer is not None
         last = index + 1 == len(plan.rounds)
-        ahead = None if last else Transfer(plan, index + 1, shard, comm)
+        ahead = None if last else Transfer(plan, plan.rounds[index + 1], shard, comm)
         yield from transfer.works
         gradient = _piece_gradient(plan, index, transfer, side, shifted, dkey, options)
         if home is not None:

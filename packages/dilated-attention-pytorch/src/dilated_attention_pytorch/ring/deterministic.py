@@ -13,11 +13,12 @@ from torch import Tensor
 from ..comm import Communicator, RankTask
 from ..kernels.carry import Carry
 from ..kernels.options import KernelOptions, KeyPart
-from ..schedule import Groups, KeyClass, RankPlan, aligned_tiles, pieces, runs, unfinished
+from ..schedule import Groups, KeyClass, RankPlan, Round, aligned_tiles, pieces, runs, unfinished
 from ..typing import IntArray
+from .indexing import index_tensor
 from .lanes import Result, finish
-from .packing import block_shapes, flat_size, head_index, mask_size, pack, pack_mask, unpack
-from .shard import Shard
+from .packing import head_index
+from .shard import Shard, Transfer
 from .shifted import fetch_queries
 
 
@@ -49,7 +50,7 @@ class _Waiting:
         self.positions = self.positions[rows]
         if self.part is None:
             return
-        at = torch.from_numpy(rows.copy()).to(self.part.key.device)
+        at = index_tensor(rows, self.part.key.device)
         mask = self.part.key_mask
         self.part = KeyPart(
             self.part.key[:, at], self.part.value[:, at], None if mask is None else mask[:, at]
@@ -126,23 +127,14 @@ def _send_all(plan: RankPlan, shard: Shard, comm: Communicator) -> RankTask[None
         if target == plan.rank:
             continue
         for piece in pieces(plan.problem, plan.layout, plan.rank, target, plan.buffer_shards):
-            flat = pack(piece, plan.classes, shard.key, shard.value)
-            yield comm.exchange("key_value", [(target, flat)], [])
-            if shard.key_mask is not None:
-                mask = pack_mask(piece, shard.key_mask)
-                yield comm.exchange("key_mask", [(target, mask)], [])
+            yield from Transfer(plan, Round(target, piece, target, None), shard, comm).works
 
 
 def _receive_all(
     plan: RankPlan, source: int, shard: Shard, comm: Communicator, accumulator: _Accumulator
 ) -> RankTask[None]:
-    b, _, _, d = shard.key.shape
     for piece in pieces(plan.problem, plan.layout, source, plan.rank, plan.buffer_shards):
-        flat = shard.key.new_empty(flat_size(block_shapes(piece, plan.classes, b, d)))
-        yield comm.exchange("key_value", [], [(source, flat)])
-        mask = None
-        if shard.key_mask is not None:
-            mask = shard.key.new_empty(mask_size(piece, b), dtype=torch.uint8)
-            yield comm.exchange("key_mask", [], [(source, mask)])
-        accumulator.absorb(unpack(piece, plan.classes, flat, mask, b, d), piece.positions)
+        transfer = Transfer(plan, Round(source, None, source, piece), shard, comm)
+        yield from transfer.works
+        accumulator.absorb(transfer.parts(), piece.positions)
         accumulator.advance(max(int(p[-1]) for p in piece.positions if len(p)) + 1)

@@ -42,14 +42,14 @@ def forward_rank(
     """
     shifted = yield from fetch_queries(plan, shard.query, comm)
     carry = Carry(shard.query, options.lanes)
-    ahead = Transfer(plan, 0, shard, comm) if plan.rounds else None
+    ahead = Transfer(plan, plan.rounds[0], shard, comm) if plan.rounds else None
     own = KeyPart(shard.key, shard.value, shard.key_mask)
     attend(shard.query, shifted, own, plan.local_runs(), carry, options)
     for index in range(len(plan.rounds)):
         transfer = ahead
         assert transfer is not None
         last = index + 1 == len(plan.rounds)
-        ahead = None if last else Transfer(plan, index + 1, shard, comm)
+        ahead = None if last else Transfer(plan, plan.rounds[index + 1], shard, comm)
         yield from transfer.works
         parts = transfer.parts()
         if parts:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from ..comm import Communicator, RankTask, Work
 from ..layout import Layout
+from .indexing import rank_rows
 
 
 def gather_rows(
@@ -29,7 +29,7 @@ def gather_rows(
     whole = [chunk.new_empty((chunk.shape[0], layout.n, *chunk.shape[2:])) for chunk in chunks]
 
     def place(owner: int, found: Sequence[Tensor]) -> None:
-        rows = torch.from_numpy(layout.positions(owner).copy()).to(whole[0].device)
+        rows = rank_rows(layout, owner, whole[0].device)
         for target, chunk in zip(whole, found, strict=True):
             target[:, rows] = chunk
 

@@ -87,14 +87,11 @@ def backward_terms(
     """
     dtype = result.lse.dtype
     dout = dout.to(dtype)
-    if result.lane_out is None or result.lane_lse is None:
-        delta = (dout * result.out.to(dtype)).sum(-1)
-        if dlse is not None:
-            delta = delta - dlse
-        return result.lse[None], delta[None]
-    lse = torch.where(result.lane_lse == -torch.inf, torch.inf, result.lse[None])
-    if options.problem.pattern.detach_mix:
-        return lse, (dout[None] * result.lane_out.to(dtype)).sum(-1)
+    lse = result.lse[None]
+    if result.lane_out is not None and result.lane_lse is not None:
+        lse = torch.where(result.lane_lse == -torch.inf, torch.inf, lse)
+        if options.problem.pattern.detach_mix:
+            return lse, (dout[None] * result.lane_out.to(dtype)).sum(-1)
     delta = (dout * result.out.to(dtype)).sum(-1)
     if dlse is not None:
         delta = delta - dlse

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..kernels.options import KeyPart
 from ..schedule import KeyClass, Message
+from .indexing import index_tensor
 
 
 def block_shapes(
@@ -37,7 +38,7 @@ def flat_size(shapes: Sequence[tuple[int, ...]]) -> int:
 
 def row_index(message: Message, index: int, device: torch.device) -> Tensor:
     """Row numbers of one class in the sender's storage, as an index tensor."""
-    return torch.from_numpy(message.rows[index].copy()).to(device)
+    return index_tensor(message.rows[index], device)
 
 
 def head_index(key_class: KeyClass, device: torch.device) -> Tensor:

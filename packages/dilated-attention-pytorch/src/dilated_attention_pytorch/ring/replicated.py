@@ -22,6 +22,7 @@ from ..typing import BoolArray, IntArray
 from .backward import Gradients, differentiate
 from .forward import attend
 from .gather import gather_rows
+from .indexing import index_tensor, rank_rows
 from .lanes import Result, backward_terms, finish
 from .shifted import shifted_branches
 
@@ -45,7 +46,7 @@ class _Chunks:
 
     def rows(self, owner: int) -> Tensor:
         """Global positions of the chunk, as an index."""
-        return torch.from_numpy(self.plan.layout.positions(owner).copy()).to(self.query.device)
+        return rank_rows(self.plan.layout, owner, self.query.device)
 
     def groups(self, owner: int) -> Groups:
         """The chunk's rows as queries."""
@@ -56,8 +57,8 @@ class _Chunks:
         found = {}
         for branch in shifted_branches(self.plan.problem):
             asked, real = self.asked(branch, owner)
-            rows = self.query[:, torch.from_numpy(asked).to(self.query.device)]
-            keep = torch.from_numpy(real).to(self.query.device)[None, :, None, None]
+            rows = self.query[:, index_tensor(asked, self.query.device)]
+            keep = index_tensor(real, self.query.device)[None, :, None, None]
             found[branch] = torch.where(keep, rows, 0.0)
         return found
 
@@ -179,8 +180,8 @@ def backward_replicated(
     for branch, gradient in zip(branches, found[1:], strict=True):
         for owner in range(size):
             asked, real = chunks.asked(branch, owner)
-            rows = chunks.rows(owner)[torch.from_numpy(real).to(dquery.device)]
-            dquery[:, torch.from_numpy(asked[real]).to(dquery.device)] += gradient[:, rows]
+            rows = chunks.rows(owner)[index_tensor(real, dquery.device)]
+            dquery[:, index_tensor(asked[real], dquery.device)] += gradient[:, rows]
     source_dtype = given.query.dtype
     dkey, dvalue = dkey.to(source_dtype), dvalue.to(source_dtype)
     if full_keys:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..comm import Communicator, Work
 from ..kernels.options import KeyPart
-from ..schedule import RankPlan
+from ..schedule import RankPlan, Round
 from .packing import block_shapes, flat_size, mask_size, pack, pack_mask, unpack
 
 
@@ -26,10 +26,10 @@ class Shard:
 class Transfer:
     """The key/value exchange of one round, posted on construction."""
 
-    def __init__(self, plan: RankPlan, index: int, shard: Shard, comm: Communicator) -> None:
+    def __init__(self, plan: RankPlan, planned: Round, shard: Shard, comm: Communicator) -> None:
         b, _, _, d = shard.key.shape
         self._plan, self._batch, self._head_dim = plan, b, d
-        self.round = plan.rounds[index]
+        self.round = planned
         self._flat: Tensor | None = None
         self._mask: Tensor | None = None
         sends: list[tuple[int, Tensor]] = []

@@ -20,6 +20,7 @@ from ..layout import Layout
 from ..schedule import Problem, RankPlan, Rows
 from ..schedule.heads import branch_offsets, head_set
 from ..typing import IntArray
+from .indexing import index_tensor
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -66,8 +67,9 @@ def _moves(problem: Problem, layout: Layout, source: int, target: int) -> tuple[
     return tuple(found)
 
 
-def _index(array: IntArray, device: torch.device) -> Tensor:
-    return torch.from_numpy(array.copy()).to(device)
+def _at(rows: IntArray, heads: Rows, device: torch.device) -> tuple[slice, Tensor, Tensor]:
+    """Index of `tensor[:, rows, heads]`."""
+    return slice(None), index_tensor(rows, device)[:, None], index_tensor(heads.asarray(), device)
 
 
 def _flat(moves: tuple[_Move, ...], like: Tensor) -> Tensor:
@@ -90,14 +92,11 @@ def fetch_queries(plan: RankPlan, query: Tensor, comm: Communicator) -> RankTask
 
     def place(moves: tuple[_Move, ...], blocks: list[Tensor]) -> None:
         for move, block in zip(moves, blocks, strict=True):
-            rows, heads = _index(move.target, device), _index(move.heads.asarray(), device)
-            shifted[move.branch][:, rows[:, None], heads] = block
+            at = _at(move.target, move.heads, device)
+            shifted[move.branch][at] = block
 
     def read(moves: tuple[_Move, ...]) -> list[Tensor]:
-        return [
-            query[:, _index(m.source, device)[:, None], _index(m.heads.asarray(), device)]
-            for m in moves
-        ]
+        return [query[_at(m.source, m.heads, device)] for m in moves]
 
     if not shifted:
         return shifted
@@ -124,16 +123,11 @@ def return_gradients(
 
     def add(moves: tuple[_Move, ...], blocks: list[Tensor]) -> None:
         for move, block in zip(moves, blocks, strict=True):
-            rows, heads = _index(move.source, device), _index(move.heads.asarray(), device)
-            dquery[:, rows[:, None], heads] += block
+            at = _at(move.source, move.heads, device)
+            dquery[at] += block
 
     def read(moves: tuple[_Move, ...]) -> list[Tensor]:
-        return [
-            shifted[m.branch][
-                :, _index(m.target, device)[:, None], _index(m.heads.asarray(), device)
-            ]
-            for m in moves
-        ]
+        return [shifted[m.branch][_at(m.target, m.heads, device)] for m in moves]
 
     if not shifted:
         return
