@@ -9,6 +9,7 @@ import pytest
 import dilated_attention_pytorch as package
 
 FUNCTIONS = {
+    "attention_weights",
     "create_dilated_attention",
     "create_multihead_dilated_attention",
     "dilated_attention",
@@ -23,6 +24,7 @@ FUNCTIONS = {
 }
 ERRORS = {"BackendError", "PeerError", "RankDisagreementError"}
 PATTERNS = {"Branch", "DilationPattern"}
+RESULTS = {"AttentionWeights"}
 MODULES = {
     "DilatedAttention",
     "DistributedMultiheadDilatedAttention",
@@ -35,9 +37,22 @@ MODULES = {
     "TrueRingDilatedAttention",
 }
 DEPRECATED = {
+    "BlockSparseRingDilatedAttention",
+    "BlockSparseRingDistributedDilatedAttention",
+    "BlockSparseRingMultiheadDilatedAttention",
+    "DistributedImprovedDilatedAttention",
+    "DistributedImprovedMultiheadDilatedAttention",
+    "DistributedSparseConfig",
+    "DistributedSparsePattern",
+    "PatternConfig",
+    "PatternType",
     "RingAttentionDeprecationWarning",
     "RingDilatedAttention",
     "RingMultiheadDilatedAttention",
+    "SparsePatternConfig",
+    "UnfoldRingDilatedAttention",
+    "create_adaptive_sparse_attention",
+    "create_block_sparse_attention",
 }
 OPTIONS = {
     "is_causal": False,
@@ -61,7 +76,7 @@ RING = {
 }
 
 
-PUBLIC = FUNCTIONS | ERRORS | PATTERNS | MODULES | DEPRECATED
+PUBLIC = FUNCTIONS | ERRORS | PATTERNS | RESULTS | MODULES | DEPRECATED
 
 
 def public_names() -> set[str]:

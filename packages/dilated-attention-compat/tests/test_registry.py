@@ -1,39 +1,31 @@
-"""The registry is complete, its records agree with the code, and imports stay light."""
+"""The records agree with each other and with the code, and imports stay light."""
 
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import re
 import subprocess
 import sys
 import warnings
-from typing import Any
 
 import pytest
-import torch
+from packaging.version import Version
 
 import dilated_attention_compat as compat
+from dilated_attention_compat import Fate, Kind, Ran
 
-HISTORICAL_SIGNATURES = {
-    "RingDilatedAttention": (
-        "segment_lengths, dilation_rates, dropout=0.0, use_tf32=True, block_size=1024, "
-        "ring_size=None, use_checkpointing=True, device=None, dtype=None",
-        "query, key, value, is_causal=False, attention_mask=None",
-    ),
-    "RingMultiheadDilatedAttention": (
-        "embed_dim, num_heads, segment_lengths, dilation_rates, dropout=0.0, bias=True, "
-        "layer_norm=True, layer_norm_eps=1e-05, gamma_init=1.0, block_size=1024, ring_size=None, "
-        "use_checkpointing=True, use_tf32=True, use_flash_attention=True, compile_model=False, "
-        "device=None, dtype=None",
-        "query, key=None, value=None, key_padding_mask=None, need_weights=False, attn_mask=None, "
-        "is_causal=False, average_attn_weights=True",
-    ),
-}
-
-
-def version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split("."))
+RECORDS = compat.RECORDS
+SERVED = [record for record in RECORDS if record.fate is Fate.COMPAT]
+HISTORICAL = [record for record in RECORDS if record.historical]
+GONE = [record for record in RECORDS if record.fate is Fate.GONE]
+CHANGED = [record for record in RECORDS if record.fate is not Fate.KEPT]
+RELEASED = {"0.2.0", "0.2.1"}
+OLD = "dilated_attention_pytorch"
+each = pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.name)
+each_served = pytest.mark.parametrize("record", SERVED, ids=lambda record: record.name)
+each_historical = pytest.mark.parametrize("record", HISTORICAL, ids=lambda record: record.name)
+each_gone = pytest.mark.parametrize("record", GONE, ids=lambda record: record.name)
+each_changed = pytest.mark.parametrize("record", CHANGED, ids=lambda record: record.name)
 
 
 def run_fresh(code: str) -> None:
@@ -43,65 +35,149 @@ def run_fresh(code: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def names_and_defaults(function: object) -> str:
-    parameters = list(inspect.signature(function).parameters.values())  # type: ignore[arg-type]
-    shown = (
-        p.name if p.default is p.empty else f"{p.name}={p.default!r}"
-        for p in parameters
-        if p.name != "self"
-    )
-    return ", ".join(shown)
-
-
-@pytest.mark.parametrize("record", compat.RECORDS, ids=lambda record: record.name)
+@each_served
 def test_a_deprecated_name_does_not_outlive_its_version(record: compat.LegacyRecord) -> None:
-    assert version(record.since) < version(compat.__version__) < version(record.removed_in)
-    assert version(record.removed_in)[2] == 0
+    now, removed = Version(compat.__version__), Version(record.removed_in)
+    assert Version(record.since) <= now < removed
+    assert removed.micro == 0
 
 
-@pytest.mark.parametrize("record", compat.RECORDS, ids=lambda record: record.name)
-def test_a_record_says_everything(record: compat.LegacyRecord) -> None:
-    for field in dataclasses.fields(record):
-        assert getattr(record, field.name), field.name
-    for snippet in (record.before, record.after):
-        compile(snippet, record.name, "exec")
-        assert snippet.endswith("\n")
-    assert record.name in record.before
-    assert not re.search(rf"\b{record.name}\b", record.after)
+@each_changed
+def test_since_is_a_released_version(record: compat.LegacyRecord) -> None:
+    assert record.since in RELEASED
+    assert bool(record.removed_in) == (record.fate in (Fate.COMPAT, Fate.GONE))
+    if record.fate is Fate.GONE:
+        assert Version(record.removed_in) <= Version(compat.__version__)
+
+
+@each
+def test_a_record_says_what_its_fate_asks_for(record: compat.LegacyRecord) -> None:
+    assert record.codemod
+    assert record.guide_anchor
+    assert bool(record.since) == (record.fate is not Fate.KEPT)
+    assert bool(record.why) == (record.fate is not Fate.KEPT and not record.promised_reason)
+    if record.fate is Fate.COMPAT:
+        assert record.replacement
+        assert record.measured
+        assert record.target == record.historical
+    if record.fate in (Fate.KEPT, Fate.CORRECTED):
+        assert record.target.startswith(f"{OLD}:") == record.is_imported
+        assert bool(record.historical) == (record.relative_error is not None)
+    if record.fate is Fate.GONE:
+        assert not record.target
+        assert not record.historical
+    for clause in (record.why, record.measured, record.defect, record.replacement):
+        assert not clause.endswith(".")
     with pytest.raises(dataclasses.FrozenInstanceError):
         record.name = "other"  # type: ignore[misc]
 
 
-def test_names_and_modules_are_unique() -> None:
-    names = [record.name for record in compat.RECORDS]
+@each
+def test_a_wrong_number_has_its_size_and_its_defect(record: compat.LegacyRecord) -> None:
+    wrong = record.relative_error is not None
+    assert bool(record.defect) == wrong
+    if wrong:
+        assert record.result_change
+        assert record.identifier in record.numbers_message
+    else:
+        with pytest.raises(ValueError, match="no measured error"):
+            record.numbers_message  # noqa: B018
+
+
+@each
+def test_kinds_fit_their_names(record: compat.LegacyRecord) -> None:
+    called = re.fullmatch(r"(?P<owner>[\w.]+)\((?P<what>.*)\)", record.name)
+    assert record.is_imported == (record.kind in (Kind.CLASS, Kind.FUNCTION, Kind.CONSTANT))
+    if record.is_imported:
+        assert record.identifier.isidentifier()
+        assert record.old_modules
+        assert all(path.startswith(f"{OLD}.") for path in record.old_modules)
+        return
+    assert called
+    assert record.identifier == record.name
+    assert not record.old_modules
+    assert not record.exported
+    assert called["owner"].split(".")[0] in {r.name for r in RECORDS if r.target}
+    if record.kind is Kind.ATTENTION_TYPE:
+        assert called["owner"] in ("create_dilated_attention", "create_multihead_dilated_attention")
+
+
+@each_served
+def test_snippets_are_programs_that_leave_the_old_name_behind(record: compat.LegacyRecord) -> None:
+    for snippet in (record.before, record.after):
+        compile(snippet, record.name, "exec")
+        assert snippet.endswith("\n")
+    old = re.compile(rf"\b{record.identifier}\b")
+    assert old.search(record.before)
+    assert not old.search(record.after)
+    assert record.exported == (f"from {OLD} import {record.identifier}" in record.before)
+
+
+@each
+def test_a_rewrite_knows_the_parameters_it_speaks_of(record: compat.LegacyRecord) -> None:
+    rewrite = record.rewrite
+    if rewrite is None:
+        assert record.is_imported or "ewritten" in record.codemod or record.codemod in (
+            *("Left out of the call.", "Flagged.", "Nothing to rewrite: the call is the same."),
+        )  # fmt: skip
+        return
+    known = set(rewrite.parameters)
+    assert len(known) == len(rewrite.parameters)
+    renamed = {old for old, _ in rewrite.renamed}
+    factory = record.name.startswith("create_")
+    assert factory or set(rewrite.dropped) | set(rewrite.flagged) | renamed <= known
+    assert not set(rewrite.dropped) & set(rewrite.flagged)
+    assert rewrite.target.startswith(f"{OLD}:")
+    assert bool(rewrite.attention_type) <= rewrite.target.endswith("_dilated_attention")
+
+
+def test_names_are_unique_and_exports_too() -> None:
+    names = [record.name for record in RECORDS]
     assert len(set(names)) == len(names)
-    assert set(compat.old_modules()) == {
-        "dilated_attention_pytorch.ring_dilated_attention",
-        "dilated_attention_pytorch.ring_multihead_dilated_attention",
-    }
-    assert sorted(r.name for group in compat.old_modules().values() for r in group) == names
+    identifiers = [record.identifier for record in RECORDS if record.exported]
+    assert len(set(identifiers)) == len(identifiers)
+    for path, records in compat.old_modules().items():
+        held = [record.identifier for record in records]
+        assert len(set(held)) == len(held), path
+    assert all(compat.require(record.name) is compat.find(record.name) for record in RECORDS)
 
 
-@pytest.mark.parametrize("record", compat.RECORDS, ids=lambda record: record.name)
-def test_the_target_exists_and_loading_is_silent(record: compat.LegacyRecord) -> None:
+@each_historical
+def test_the_historical_object_exists_and_loading_is_silent(record: compat.LegacyRecord) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         loaded = compat.load(record)
-    assert loaded.__name__ == record.name
-    assert loaded is getattr(compat, record.name)
-    assert record.name in dir(compat)
+    assert loaded.__name__ == record.identifier
+    assert loaded.__module__ == record.historical.partition(":")[0]
+    if record.name == record.identifier:
+        assert loaded is getattr(compat, record.name)
+        assert record.name in dir(compat)
 
 
-@pytest.mark.parametrize("record", compat.RECORDS, ids=lambda record: record.name)
-def test_signatures_are_the_historical_ones(record: compat.LegacyRecord) -> None:
-    cls = compat.load(record)
-    constructor, forward = HISTORICAL_SIGNATURES[record.name]
-    assert names_and_defaults(cls.__init__) == constructor
-    assert names_and_defaults(cls.forward) == forward
+@each_gone
+def test_what_is_gone_is_not_served_and_says_what_to_use(record: compat.LegacyRecord) -> None:
+    with pytest.raises(LookupError, match="nothing here behaves as"):
+        compat.load(record)
+    assert record.advice.startswith(f"{record.name} is gone since v0.2.1: {record.why}; ")
+    assert (record.replacement or "nothing replaces it") in record.advice
+    assert record.advice.endswith(f"See {compat.GUIDE}#{record.guide_anchor}.")
+    if record.is_imported:
+        assert record.name not in dir(compat)
+        with pytest.raises(AttributeError, match="has no attribute"):
+            getattr(compat, record.name)
+
+
+def test_what_never_ran_has_no_numbers() -> None:
+    for record in HISTORICAL:
+        if record.ran is not Ran.FORWARD:
+            assert record.relative_error is None, record.name
+            assert "never" in record.deprecation_message
 
 
 def test_unknown_names_are_ordinary_attribute_errors() -> None:
     assert compat.find("nothing") is None
+    with pytest.raises(KeyError):
+        compat.require("nothing")
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         compat.nothing  # noqa: B018
 
@@ -110,112 +186,8 @@ def test_records_and_warnings_need_no_torch() -> None:
     run_fresh(
         "import sys; sys.modules['torch'] = None\n"
         "import dilated_attention_compat as c\n"
-        "assert all(r.deprecation_message and r.numbers_message for r in c.RECORDS)\n"
-        "assert c.RingAttentionDeprecationWarning and dir(c)\n"
+        "assert all(r.deprecation_message for r in c.RECORDS if r.fate == 'compat')\n"
+        "assert all(r.advice for r in c.RECORDS if r.fate == 'gone')\n"
+        "assert c.RingAttentionDeprecationWarning and dir(c) and c.old_modules() and c.exported()\n"
         "assert 'numpy' not in sys.modules and 'typing_extensions' not in sys.modules\n"
     )
-
-
-def construct(name: str, *args: object, **options: object) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", compat.RingAttentionDeprecationWarning)
-        return getattr(compat, name)(*args, **options)
-
-
-@pytest.mark.parametrize(
-    ("args", "options", "error", "message"),
-    [
-        (([], []), {}, ValueError, "segment_lengths cannot be empty"),
-        (([8], [1, 2]), {}, ValueError, "must have the same length: 1 != 2"),
-        (([8, 0], [1, 2]), {}, ValueError, r"segment_lengths\[1\] must be positive, got 0"),
-        (([8], [-1]), {}, ValueError, r"dilation_rates\[0\] must be positive, got -1"),
-        (([1.5], [1]), {}, TypeError, r"segment_lengths\[0\] must be an int, got 1.5"),
-        (([8], [True]), {}, TypeError, r"dilation_rates\[0\] must be an int, got True"),
-        (([8], [1]), {"dropout": 1.5}, ValueError, "dropout must be between 0.0 and 1.0, got 1.5"),
-        (([8], [1]), {"block_size": 0}, ValueError, "block_size must be positive, got 0"),
-        (([8], [1]), {"ring_size": 0}, ValueError, "ring_size must be positive, got 0"),
-    ],
-)
-def test_bad_options_are_refused(
-    args: tuple[object, ...], options: dict[str, object], error: type[Exception], message: str
-) -> None:
-    with pytest.raises(error, match=message):
-        construct("RingDilatedAttention", *args, **options)
-    with pytest.raises(error, match=message):
-        construct("RingMultiheadDilatedAttention", 8, 2, *args, **options)
-
-
-@pytest.mark.parametrize(
-    ("args", "options", "message"),
-    [
-        ((0, 2), {}, "embed_dim must be positive, got 0"),
-        ((8, 0), {}, "num_heads must be positive, got 0"),
-        ((8, 3), {}, r"embed_dim \(8\) must be divisible by num_heads \(3\)"),
-        ((8, 2), {"layer_norm_eps": 0.0}, "layer_norm_eps must be positive, got 0.0"),
-        ((8, 2), {"gamma_init": float("nan")}, "gamma_init must be positive, got nan"),
-    ],
-)
-def test_bad_multihead_options_are_refused(
-    args: tuple[int, int], options: dict[str, object], message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        construct("RingMultiheadDilatedAttention", *args, [8], [1], **options)
-
-
-X, WIDE = torch.zeros(1, 8, 2, 4), torch.zeros(1, 8, 8)
-
-
-@pytest.mark.parametrize(
-    ("tensors", "error", "message"),
-    [
-        ((X[0], X, X), ValueError, "query must be a 4D tensor .* got 3D"),
-        ((X, X[:, :4], X), ValueError, "key must have the shape of query"),
-        ((X, X, X.double()), TypeError, "value must have the dtype of query, torch.float32"),
-        ((X, X.to("meta"), X), ValueError, "key must be on the device of query, cpu, got meta"),
-        ((X[:, :6],) * 3, ValueError, r"Sequence length \(6\) must be divisible .* got 4; .* to 8"),
-        ((X[:, :, :1],) * 3, ValueError, r"num_heads \(1\) must be >= num_groups \(2\)"),
-    ],
-)
-def test_bad_inputs_are_refused(
-    tensors: tuple[torch.Tensor, ...], error: type[Exception], message: str
-) -> None:
-    with pytest.raises(error, match=message):
-        construct("RingDilatedAttention", [2, 4], [1, 2])(*tensors)
-
-
-@pytest.mark.parametrize(
-    ("tensors", "error", "message"),
-    [
-        ((WIDE[0],), ValueError, "query must be a 3D tensor .* got 2D"),
-        ((WIDE, WIDE[:, :4]), ValueError, "key must have the shape of query"),
-        ((WIDE[..., :6],), ValueError, r"last axis of query must be embed_dim \(8\), got 6"),
-        ((WIDE[:, :6],), ValueError, "Sequence length"),
-    ],
-)
-def test_bad_multihead_inputs_are_refused(
-    tensors: tuple[torch.Tensor, ...], error: type[Exception], message: str
-) -> None:
-    module = construct("RingMultiheadDilatedAttention", 8, 2, [2, 4], [1, 2], device="cpu")
-    with pytest.raises(error, match=message):
-        module(*tensors)
-
-
-def test_options_without_effect_are_kept_as_attributes() -> None:
-    core = construct("RingDilatedAttention", [8], [1], 0.1, False, 7, 3, False, "cpu")
-    assert core.state_dict() == {}
-    shown = ("dropout", "use_tf32", "block_size", "ring_size", "use_checkpointing", "world_size")
-    assert [getattr(core, name) for name in shown] == [0.1, False, 7, 3, False, 1]
-    assert repr(core) == (
-        "RingDilatedAttention(segment_lengths=[8], dilation_rates=[1], dropout=0.1)"
-    )
-    multi = construct(
-        "RingMultiheadDilatedAttention", 8, 2, [8], [1], bias=False, layer_norm=False,
-        compile_model=True, use_flash_attention=False, device="cpu", dtype=torch.float64,
-    )  # fmt: skip
-    assert list(multi.state_dict()) == ["qkv_proj.weight", "out_proj.weight"]
-    assert {p.dtype for p in multi.parameters()} == {torch.float64}
-    assert (multi.compile_model, multi.use_flash_attention) == (True, False)
-    assert "layer_norm=False, ring_size=1" in repr(multi)
-    assert multi.get_memory_info() == {"memory_complexity": "O(n)", "ring_size": 1}
-    assert core.clear_cache(force=True) is None
-    assert multi.clear_cache() is None

@@ -7,6 +7,7 @@ import copy
 import functools
 import io
 import pickle
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -17,34 +18,20 @@ import torch
 from torch import nn
 
 import dilated_attention_compat as compat
+from support.legacy_cases import CASES, FUNCTIONS, constructed, forward, historical, quiet
+from support.legacy_cases import with_forward as named_with_forward
 
-NAMES = [record.name for record in compat.RECORDS]
+WARNING = [name for name, case in CASES.items() if case.warns]
+CLASSES = [name for name in WARNING if name not in FUNCTIONS]
+MADE = [name for name in constructed() if name in WARNING]
+COMPUTING = named_with_forward()
+MODULES = [name for name in constructed() if isinstance(quiet(name), nn.Module)]
 PROMISED = (
     "{name} is deprecated due to incorrect implementation. This version divides queries across "
     "devices, preventing proper memory savings. Please use RingDilatedAttentionV2 or "
     "create_multihead_dilated_attention('ring') instead. This implementation will be removed in "
     "v0.3.0."
 )
-SIZES = {"RingDilatedAttention": (), "RingMultiheadDilatedAttention": (8, 2)}
-INPUTS = {"RingDilatedAttention": (1, 8, 2, 4), "RingMultiheadDilatedAttention": (1, 8, 8)}
-
-
-def arguments(name: str) -> tuple[object, ...]:
-    return (*SIZES[name], [8], [1])
-
-
-def quiet(name: str) -> nn.Module:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", compat.RingAttentionDeprecationWarning)
-        module: nn.Module = getattr(compat, name)(*arguments(name))
-    return module.cpu()
-
-
-def forward(module: Callable[..., Any], name: str, **options: object) -> torch.Tensor:
-    x = torch.ones(INPUTS[name])
-    out = module(x, x, x, **options)
-    first: torch.Tensor = out[0] if isinstance(out, tuple) else out
-    return first
 
 
 def line_of(marker: str) -> int:
@@ -54,97 +41,136 @@ def line_of(marker: str) -> int:
 
 
 def plain(name: str) -> None:
-    getattr(compat, name)(*arguments(name))  # line: plain
+    historical(name)(*CASES[name].args, **CASES[name].options)  # line: plain
 
 
 def partial(name: str) -> None:
-    make = functools.partial(getattr(compat, name), *arguments(name))
-    make()  # line: partial
+    made = functools.partial(historical(name), *CASES[name].args, **CASES[name].options)
+    made()  # line: partial
 
 
 def subclass(name: str) -> None:
-    class Mine(getattr(compat, name)):  # type: ignore[misc]
+    class Mine(historical(name)):  # type: ignore[misc]
         def __init__(self) -> None:
-            super().__init__(*arguments(name))  # line: subclass
+            super().__init__(*CASES[name].args, **CASES[name].options)  # line: subclass
 
     Mine()
 
 
 def inherited(name: str) -> None:
-    mine = type("Mine", (getattr(compat, name),), {})
-    mine(*arguments(name))  # line: inherited
+    mine = type("Mine", (historical(name),), {})
+    mine(*CASES[name].args, **CASES[name].options)  # line: inherited
 
 
 def nested(name: str) -> None:
     class Block(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.attention = getattr(compat, name)(*arguments(name))  # line: nested
+            make = historical(name)
+            self.attention = make(*CASES[name].args, **CASES[name].options)  # line: nested
 
     nn.Sequential(Block())
 
 
-@pytest.mark.parametrize("use", [plain, partial, subclass, inherited, nested])
-@pytest.mark.parametrize("name", NAMES)
-def test_construction_warns_once_at_the_callers_line(name: str, use: Callable[[str], None]) -> None:
+USES = [
+    *((use, name) for use in (plain, partial, nested) for name in WARNING),
+    *((use, name) for use in (subclass, inherited) for name in CLASSES),
+]
+
+
+@pytest.mark.parametrize(("use", "name"), USES)
+def test_use_warns_once_at_the_callers_line(use: Callable[[str], None], name: str) -> None:
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
-        use(name)
+        if name in MADE:
+            use(name)
+        else:
+            with pytest.raises(RuntimeError, match="could never be constructed"):
+                use(name)
     (warning,) = seen
     assert warning.category is compat.RingAttentionDeprecationWarning
     assert issubclass(warning.category, DeprecationWarning)
     assert (warning.filename, warning.lineno) == (__file__, line_of(use.__name__))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_message_is_the_promised_one_word_for_word(name: str) -> None:
-    with pytest.warns(compat.RingAttentionDeprecationWarning) as seen:
-        plain(name)
+@pytest.mark.parametrize("name", WARNING)
+def test_the_message_says_what_since_when_until_when_and_what_instead(name: str) -> None:
+    record = compat.require(name)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        if name in MADE:
+            plain(name)
+        else:
+            with pytest.raises(RuntimeError, match=f"^{re.escape(record.refusal)}$"):
+                plain(name)
     message = str(seen[0].message)
-    assert message.startswith(PROMISED.format(name=name) + " ")
-    rest = message.removeprefix(PROMISED.format(name=name) + " ")
-    assert "its tokens never attend to one another" in rest
-    assert rest.endswith(f"see docs/guides/ring-attention-migration.md#{name.lower()}.")
-    assert rest.count(". ") == 0
+    if record.promised_reason:
+        assert message.startswith(PROMISED.format(name=record.identifier) + " Measured: ")
+    else:
+        assert message.startswith(f"{name} is deprecated since v{record.since}: ")
+        assert f"Please use {record.replacement} instead." in message
+        assert f"It will be removed in v{record.removed_in}." in message
+    assert record.measured in message
+    assert message.endswith(f"see docs/guides/ring-attention-migration.md#{record.guide_anchor}.")
 
 
-@pytest.mark.parametrize("name", NAMES)
+def test_the_promised_text_stands_where_history_promised_it() -> None:
+    promised = {r.name for r in compat.RECORDS if r.promised_reason}
+    assert promised == {
+        "RingDilatedAttention",
+        "RingMultiheadDilatedAttention",
+        "RingDistributedDilatedAttention",
+        "BlockSparseRingDilatedAttention",
+        "BlockSparseRingMultiheadDilatedAttention",
+        "BlockSparseRingDistributedDilatedAttention",
+        "UnfoldRingDilatedAttention",
+        "OptimizedUnfoldRingDilatedAttention",
+        "ring_dilated_attention_unfold.UnfoldRingDilatedAttention",
+    }
+    assert promised <= set(WARNING)
+
+
+@pytest.mark.parametrize("name", WARNING)
 def test_as_an_error_it_stops_construction(name: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", compat.RingAttentionDeprecationWarning)
-        with pytest.raises(compat.RingAttentionDeprecationWarning, match=name):
+        with pytest.raises(compat.RingAttentionDeprecationWarning, match=name.split(".")[-1]):
             plain(name)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_static_mark_is_the_promised_text(name: str) -> None:
-    assert getattr(compat, name).__deprecated__ == PROMISED.format(name=name)
+@pytest.mark.parametrize("name", [r.name for r in compat.RECORDS if r.fate == "compat"])
+def test_the_static_mark_is_the_first_part_of_the_message(name: str) -> None:
+    said, _, _ = compat.require(name).deprecation_message.partition(" Measured: ")
+    assert historical(name).__dict__["__deprecated__"] == said
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", COMPUTING)
 def test_first_forward_says_that_its_numbers_are_wrong(name: str) -> None:
     module = nn.Sequential(quiet(name))[0]
-    record = compat.find(name)
-    assert record is not None
+    record = compat.require(name)
+    shape = CASES[name].shape
+    assert shape is not None
+    x = torch.ones(shape)
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
-        x = torch.ones(INPUTS[name])
         module(x, x, x)  # line: forward
         module(x, x, x)
     (warning,) = seen
     assert warning.category is RuntimeWarning
     assert (warning.filename, warning.lineno) == (__file__, line_of("forward"))
     message = str(warning.message)
-    assert f"{record.relative_error[0]:.2f} times" in message
-    assert f"{record.relative_error[1]:.2f} times with is_causal" in message
-    assert "softmax runs over the heads" in message
+    assert record.relative_error is not None
+    assert message == record.numbers_message
+    assert f" {record.relative_error[0]:.2f} times the norm" in message
+    assert record.defect in message
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODULES)
 def test_copying_saving_and_loading_are_silent_and_exact(name: str) -> None:
     module = quiet(name).eval()
-    with pytest.warns(RuntimeWarning):
-        expected = forward(module, name)
+    if name in COMPUTING:
+        with pytest.warns(RuntimeWarning):
+            expected = forward(module, name)
     file = io.BytesIO()
     torch.save(module, file)
     file.seek(0)
@@ -158,49 +184,63 @@ def test_copying_saving_and_loading_are_silent_and_exact(name: str) -> None:
         module.load_state_dict(copies[0].state_dict())
         for other in copies:
             assert type(other) is type(module)
-            torch.testing.assert_close(forward(other, name), expected, rtol=0, atol=0)
+            if name in COMPUTING:
+                torch.testing.assert_close(forward(other, name), expected, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", COMPUTING)
 def test_a_compiled_forward_says_it_too_and_computes_the_same(name: str) -> None:
     module = quiet(name).eval()
     compiled = torch.compile(module, backend="eager")
     with warnings.catch_warnings():
         # The compiler's note that it stops at the look-up of the caller's frame.
         warnings.filterwarnings("ignore", "Dynamo does not know how to trace", UserWarning)
-        with pytest.warns(RuntimeWarning, match=name):
+        with pytest.warns(RuntimeWarning, match=name.split(".")[-1]):
             out = forward(compiled, name)
     torch.testing.assert_close(out, forward(module, name), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(
-    ("name", "options", "message"),
-    [
-        (
+MASK = torch.ones(8, 8, dtype=torch.bool)
+IGNORED: list[tuple[str, dict[str, Any], str]] = [
+    *(
+        (name, {"attention_mask": MASK}, "ignores attention_mask")
+        for name in (
             "RingDilatedAttention",
-            {"attention_mask": torch.ones(8, 8, dtype=torch.bool)},
-            "ignores attention_mask",
-        ),
-        (
-            "RingMultiheadDilatedAttention",
-            {"key_padding_mask": torch.zeros(1, 8, dtype=torch.bool)},
-            "ignores key_padding_mask and attn_mask",
-        ),
-        (
-            "RingMultiheadDilatedAttention",
-            {"attn_mask": torch.zeros(8, 8)},
-            "ignores key_padding_mask and attn_mask",
-        ),
-        ("RingMultiheadDilatedAttention", {"need_weights": True}, "no weights to return"),
-    ],
-)
-def test_what_is_ignored_is_said(name: str, options: dict[str, object], message: str) -> None:
+            "UnfoldRingDilatedAttention",
+            "OptimizedUnfoldRingDilatedAttention",
+            "ring_dilated_attention_unfold.UnfoldRingDilatedAttention",
+            "DistributedImprovedDilatedAttention",
+            "ImprovedDilatedAttention",
+        )
+    ),
+    *(
+        (name, options, message)
+        for name in ("RingMultiheadDilatedAttention", "ImprovedMultiheadDilatedAttention")
+        for options, message in (
+            ({"key_padding_mask": MASK[:1]}, "ignores key_padding_mask and attn_mask"),
+            ({"attn_mask": MASK}, "ignores key_padding_mask and attn_mask"),
+            ({"need_weights": True}, "no weights to return"),
+        )
+    ),
+    *(
+        (name, {"attn_mask": MASK}, "ignores attn_mask")
+        for name in ("BlockSparseRingMultiheadDilatedAttention", "create_block_sparse_attention")
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "message"), IGNORED)
+def test_what_is_ignored_is_said(name: str, options: dict[str, Any], message: str) -> None:
     module = quiet(name).eval()
     with pytest.warns(RuntimeWarning):
         expected = forward(module, name)
-    with pytest.warns(UserWarning, match=message) as seen:
-        out = forward(module, name, **options)
+    shape = CASES[name].shape
+    assert shape is not None
+    x = torch.ones(shape)
+    with pytest.warns(UserWarning, match=f"^{name.split('.')[-1]} .*{message}") as seen:
+        out = module(x, x, x, **options)
     assert [warning.filename for warning in seen] == [__file__]
+    out = out[0] if isinstance(out, tuple) else out
     torch.testing.assert_close(out, expected, rtol=0, atol=0)
 
 

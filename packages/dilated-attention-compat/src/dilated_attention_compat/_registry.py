@@ -1,98 +1,37 @@
-"""The records of the historical package's names, and how to look them up."""
+"""All records of the historical package's names, and how to look them up."""
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import Any
 
-from ._record import Fate, Kind, LegacyRecord
-
-_PROMISED_REASON = "This version divides queries across devices, preventing proper memory savings."
-_REPLACEMENT = "RingDilatedAttentionV2 or create_multihead_dilated_attention('ring')"
-_MEASURED = (
-    "its tokens never attend to one another, because the softmax runs over the heads at a single "
-    "position, and its ring never ran"
+from ._record import LegacyRecord
+from ._records import (
+    arguments,
+    block_sparse,
+    configs,
+    core,
+    experiments,
+    factory,
+    improved,
+    ring,
+    utils,
 )
 
 RECORDS: tuple[LegacyRecord, ...] = (
-    LegacyRecord(
-        name="RingDilatedAttention",
-        kind=Kind.CLASS,
-        fate=Fate.COMPAT,
-        old_modules=("dilated_attention_pytorch.ring_dilated_attention",),
-        target="dilated_attention_compat.legacy.ring_dilated_attention:RingDilatedAttention",
-        since="0.2.0",
-        removed_in="0.3.0",
-        replacement=_REPLACEMENT,
-        promised_reason=_PROMISED_REASON,
-        measured=_MEASURED,
-        result_change=(
-            "Every number changes: each position was a mix of its own heads, and becomes a mix "
-            "of the tokens its pattern lets it see."
-        ),
-        relative_error=(2.26, 1.58),
-        before="""\
-from dilated_attention_pytorch import RingDilatedAttention
-
-attention = RingDilatedAttention(segment_lengths=[16, 32], dilation_rates=[1, 2])
-""",
-        after="""\
-from dilated_attention_pytorch import RingDilatedAttentionV2
-
-attention = RingDilatedAttentionV2(segment_lengths=[16, 32], dilation_rates=[1, 2])
-""",
-        codemod=(
-            "Rename the import and the constructor to RingDilatedAttentionV2, positional "
-            "segment_lengths and dilation_rates to keywords; drop block_size, use_checkpointing "
-            "and use_tf32, which had no effect on the result. Subclasses and attention_mask are "
-            "flagged, not rewritten."
-        ),
-        guide_anchor="ringdilatedattention",
-    ),
-    LegacyRecord(
-        name="RingMultiheadDilatedAttention",
-        kind=Kind.CLASS,
-        fate=Fate.COMPAT,
-        old_modules=("dilated_attention_pytorch.ring_multihead_dilated_attention",),
-        target=(
-            "dilated_attention_compat.legacy.ring_multihead_dilated_attention"
-            ":RingMultiheadDilatedAttention"
-        ),
-        since="0.2.0",
-        removed_in="0.3.0",
-        replacement=_REPLACEMENT,
-        promised_reason=_PROMISED_REASON,
-        measured=_MEASURED,
-        result_change=(
-            "Every number changes, and weights trained with the old class were trained to mix "
-            "heads: loaded into the replacement they give other outputs."
-        ),
-        relative_error=(1.30, 1.18),
-        before="""\
-from dilated_attention_pytorch import RingMultiheadDilatedAttention
-
-attention = RingMultiheadDilatedAttention(
-    embed_dim=48, num_heads=6, segment_lengths=[16, 32], dilation_rates=[1, 2]
-)
-""",
-        after="""\
-from dilated_attention_pytorch import create_multihead_dilated_attention
-
-attention = create_multihead_dilated_attention(
-    "ring", embed_dim=48, num_heads=6, segment_lengths=[16, 32], dilation_rates=[1, 2]
-)
-""",
-        codemod=(
-            "Replace the constructor by create_multihead_dilated_attention('ring', ...), "
-            "positional arguments to keywords; drop block_size, use_checkpointing, use_tf32, "
-            "use_flash_attention and compile_model. The result stays the pair (out, None). "
-            "Subclasses, masks and need_weights=True are flagged, not rewritten."
-        ),
-        guide_anchor="ringmultiheaddilatedattention",
-    ),
+    *ring.RECORDS,
+    *block_sparse.RECORDS,
+    *improved.RECORDS,
+    *configs.RECORDS,
+    *experiments.RECORDS,
+    *factory.RECORDS,
+    *core.RECORDS,
+    *utils.RECORDS,
+    *arguments.RECORDS,
 )
 
 _BY_NAME = {record.name: record for record in RECORDS}
+_EXPORTED = {record.identifier: record for record in RECORDS if record.exported}
 
 
 def find(name: str) -> LegacyRecord | None:
@@ -109,6 +48,11 @@ def require(name: str) -> LegacyRecord:
     return _BY_NAME[name]
 
 
+def exported() -> dict[str, LegacyRecord]:
+    """Return the records of what the package itself exported, by identifier."""
+    return dict(_EXPORTED)
+
+
 def old_modules() -> dict[str, tuple[LegacyRecord, ...]]:
     """Return the old module paths, each with the records of the names it held."""
     modules: dict[str, tuple[LegacyRecord, ...]] = {}
@@ -119,13 +63,18 @@ def old_modules() -> dict[str, tuple[LegacyRecord, ...]]:
 
 
 def load(record: LegacyRecord) -> Any:
-    """Import the object that serves a record.
+    """Import the object that behaves as a record's name behaved.
 
     Args:
-        record: A record whose fate is `compat`.
+        record: A record with a `historical` object.
 
     Returns:
         The class or function itself; importing it warns of nothing, using it does.
+
+    Raises:
+        LookupError: Nothing in this package behaves as that name behaved.
     """
-    module, _, attribute = record.target.partition(":")
+    if not record.historical:
+        raise LookupError(f"nothing here behaves as {record.name} did; see {record.guide}")
+    module, _, attribute = record.historical.partition(":")
     return getattr(import_module(module), attribute)

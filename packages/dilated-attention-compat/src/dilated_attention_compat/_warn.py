@@ -11,7 +11,7 @@ _TRANSPARENT = frozenset({"dilated_attention_pytorch", "dilated_attention_compat
 
 
 class RingAttentionDeprecationWarning(DeprecationWarning):
-    """A historical ring class is used; it will be removed.
+    """A historical class or function is used; it will be removed.
 
     To make it an error in a test suite:
     `pytest -W error::dilated_attention_pytorch.RingAttentionDeprecationWarning`.

@@ -15,6 +15,8 @@ from .factory import create_dilated_attention as create_dilated_attention
 from .factory import create_multihead_dilated_attention as create_multihead_dilated_attention
 from .factory import register_attention as register_attention
 from .factory import register_multihead_attention as register_multihead_attention
+from .functional import AttentionWeights as AttentionWeights
+from .functional import attention_weights as attention_weights
 from .functional import dilated_attention as dilated_attention
 from .functional import explain as explain
 from .functional import merge_partials as merge_partials
@@ -35,11 +37,44 @@ from .pattern import Branch as Branch
 from .pattern import DilationPattern as DilationPattern
 
 if TYPE_CHECKING:
-    # What `__getattr__` serves, for type checkers; they flag the deprecated classes where used.
+    # What `__getattr__` serves, for type checkers; they flag the deprecated names where used.
+    from ._legacy import (  # type: ignore[deprecated]
+        BlockSparseRingDilatedAttention as BlockSparseRingDilatedAttention,
+    )
+    from ._legacy import (  # type: ignore[deprecated]
+        BlockSparseRingDistributedDilatedAttention as BlockSparseRingDistributedDilatedAttention,
+    )
+    from ._legacy import (  # type: ignore[deprecated]
+        BlockSparseRingMultiheadDilatedAttention as BlockSparseRingMultiheadDilatedAttention,
+    )
+    from ._legacy import (  # type: ignore[deprecated]
+        DistributedImprovedDilatedAttention as DistributedImprovedDilatedAttention,
+    )
+    from ._legacy import (  # type: ignore[deprecated]
+        DistributedImprovedMultiheadDilatedAttention as DistributedImprovedMultiheadDilatedAttention,  # noqa: E501
+    )
+    from ._legacy import (  # type: ignore[deprecated]
+        DistributedSparseConfig as DistributedSparseConfig,
+    )
+    from ._legacy import (  # type: ignore[deprecated]
+        DistributedSparsePattern as DistributedSparsePattern,
+    )
+    from ._legacy import PatternConfig as PatternConfig  # type: ignore[deprecated]
+    from ._legacy import PatternType as PatternType  # type: ignore[deprecated]
     from ._legacy import RingAttentionDeprecationWarning as RingAttentionDeprecationWarning
     from ._legacy import RingDilatedAttention as RingDilatedAttention  # type: ignore[deprecated]
     from ._legacy import (  # type: ignore[deprecated]
         RingMultiheadDilatedAttention as RingMultiheadDilatedAttention,
+    )
+    from ._legacy import SparsePatternConfig as SparsePatternConfig  # type: ignore[deprecated]
+    from ._legacy import (  # type: ignore[deprecated]
+        UnfoldRingDilatedAttention as UnfoldRingDilatedAttention,
+    )
+    from ._legacy import (  # type: ignore[deprecated]
+        create_adaptive_sparse_attention as create_adaptive_sparse_attention,
+    )
+    from ._legacy import (  # type: ignore[deprecated]
+        create_block_sparse_attention as create_block_sparse_attention,
     )
 
 __version__ = "0.2.1"

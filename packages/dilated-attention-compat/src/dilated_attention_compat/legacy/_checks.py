@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from torch import Tensor
+
+_PATTERN_TYPES = (
+    *("dilated_sparse", "local_window", "global_local", "axial", "random", "learned", "hybrid"),
+)
 
 
 def _positive_ints(name: str, values: Sequence[int]) -> None:
@@ -46,6 +50,21 @@ def check_positive(name: str, value: float) -> None:
         raise ValueError(f"{name} must be positive, got {value}; pass a larger number")
 
 
+def check_divisible_heads(embed_dim: int, num_heads: int) -> None:
+    """Check the widths of a multihead layer.
+
+    Raises:
+        ValueError: One is not positive, or num_heads does not divide embed_dim.
+    """
+    check_positive("embed_dim", embed_dim)
+    check_positive("num_heads", num_heads)
+    if embed_dim % num_heads:
+        raise ValueError(
+            f"embed_dim ({embed_dim}) must be divisible by num_heads ({num_heads}); "
+            "change one of the two"
+        )
+
+
 def check_probability(dropout: float) -> None:
     """Check a dropout probability.
 
@@ -54,6 +73,53 @@ def check_probability(dropout: float) -> None:
     """
     if not 0.0 <= dropout <= 1.0:
         raise ValueError(f"dropout must be between 0.0 and 1.0, got {dropout}; pass a probability")
+
+
+def check_open_unit(name: str, value: float) -> None:
+    """Check that a ratio lies between 0 and 1, both left out.
+
+    Raises:
+        ValueError: It does not.
+    """
+    if not 0.0 < value < 1.0:
+        raise ValueError(f"{name} must be between 0 and 1 (exclusive), got {value}; pass a ratio")
+
+
+def check_one_of(name: str, value: object, known: Collection[object]) -> None:
+    """Check that an option is one of those known.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if value not in known:
+        raise ValueError(f"{name} must be one of {sorted(known, key=str)}, got {value!r}")
+
+
+def check_sparse_pattern(pattern_type: str, sparsity_ratio: float) -> None:
+    """Check what the historical configuration of a block-sparse layer checked.
+
+    `axial`, `random`, `learned` and `hybrid` pass here and have always raised in forward.
+
+    Raises:
+        ValueError: The type is unknown, or the ratio does not lie between 0 and 1.
+    """
+    check_one_of("pattern_type", pattern_type, _PATTERN_TYPES)
+    check_open_unit("sparsity_ratio", sparsity_ratio)
+
+
+def check_sparsity_range(least: float, most: float) -> None:
+    """Check the two ends of a range of ratios.
+
+    Raises:
+        ValueError: One does not lie between 0 and 1, or they are not in ascending order.
+    """
+    check_open_unit("min_sparsity", least)
+    check_open_unit("max_sparsity", most)
+    if least >= most:
+        raise ValueError(
+            f"min_sparsity ({least}) must be less than max_sparsity ({most}); neither has an "
+            "effect, leave them out"
+        )
 
 
 def check_same(query: Tensor, key: Tensor, value: Tensor, ndim: int, axes: str) -> None:
@@ -93,8 +159,16 @@ def check_same(query: Tensor, key: Tensor, value: Tensor, ndim: int, axes: str) 
             )
 
 
-def check_divides(n: int, num_heads: int, segment_lengths: Sequence[int]) -> None:
+def check_divides(
+    n: int, num_heads: int, segment_lengths: Sequence[int], num_groups: int | None = None
+) -> None:
     """Check a sequence length and a number of heads against a pattern.
+
+    Args:
+        n: Sequence length.
+        num_heads: Number of heads.
+        segment_lengths: Those that must divide n.
+        num_groups: Number of head groups; one per segment length where None.
 
     Raises:
         ValueError: A segment length does not divide n, or there are fewer heads than groups.
@@ -105,8 +179,9 @@ def check_divides(n: int, num_heads: int, segment_lengths: Sequence[int]) -> Non
                 f"Sequence length ({n}) must be divisible by every segment length, got {w}; "
                 f"pad the sequence to {-(-n // w) * w}"
             )
-    if num_heads < len(segment_lengths):
+    num_groups = len(segment_lengths) if num_groups is None else num_groups
+    if num_heads < num_groups:
         raise ValueError(
-            f"num_heads ({num_heads}) must be >= num_groups ({len(segment_lengths)}); "
+            f"num_heads ({num_heads}) must be >= num_groups ({num_groups}); "
             "use more heads or fewer segment lengths"
         )

@@ -1,4 +1,4 @@
-"""What the deprecated ring classes computed: attention over heads."""
+"""What the deprecated classes computed in place of attention over tokens: attention over heads."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+def group_sizes(num_heads: int, groups: int) -> list[int]:
+    """Return how many heads each group has: as even as possible, the first ones larger."""
+    size, larger = divmod(num_heads, groups)
+    return [size + (i < larger) for i in range(groups)]
 
 
 def head_attention(
@@ -48,12 +54,13 @@ def head_attention(
     """
     _, n, num_heads, _ = query.shape
     groups = len(segment_lengths)
-    size, larger = divmod(num_heads, groups)
     position = torch.arange(n, device=query.device)
     out = torch.zeros_like(query)
     first = 0
-    for i, (w, r) in enumerate(zip(segment_lengths, dilation_rates, strict=True)):
-        last = first + size + (i < larger)
+    for i, (size, w, r) in enumerate(
+        zip(group_sizes(num_heads, groups), segment_lengths, dilation_rates, strict=True)
+    ):
+        last = first + size
         covered = position[position % w % r == i % r]
         out[:, covered, first:last] = F.scaled_dot_product_attention(
             query[:, covered, first:last],

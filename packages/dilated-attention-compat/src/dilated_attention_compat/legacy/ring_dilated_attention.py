@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from typing_extensions import deprecated
 
+from .._record import LegacyRecord
 from .._registry import require
-from .._warn import warn_at_caller, warn_deprecated, warn_wrong_numbers
+from .._warn import warn_at_caller, warn_deprecated
+from ._legacy_module import LegacyModule
 from ._ring_core import RingCore
-
-_RECORD = require("RingDilatedAttention")
 
 
 @deprecated(
@@ -22,7 +22,7 @@ _RECORD = require("RingDilatedAttention")
     "in v0.3.0.",
     category=None,
 )
-class RingDilatedAttention(RingCore):
+class RingDilatedAttention(LegacyModule, RingCore):
     """Deprecated: attention over the heads of one position, in place of attention over tokens.
 
     See `head_attention` for the equation. Construction gives one
@@ -61,6 +61,8 @@ class RingDilatedAttention(RingCore):
         torch.Size([1, 8, 2, 4])
     """
 
+    record: LegacyRecord = require("RingDilatedAttention")
+
     def __init__(
         self,
         segment_lengths: Sequence[int],
@@ -74,7 +76,7 @@ class RingDilatedAttention(RingCore):
         dtype: torch.dtype | None = None,
     ) -> None:
         """Warn, then record the options."""
-        warn_deprecated(_RECORD)
+        warn_deprecated(self.record)
         super().__init__(
             segment_lengths,
             dilation_rates,
@@ -86,7 +88,6 @@ class RingDilatedAttention(RingCore):
             device,
             dtype,
         )
-        self._numbers_announced = False
 
     def forward(
         self,
@@ -114,9 +115,7 @@ class RingDilatedAttention(RingCore):
             TypeError: Dtypes differ.
         """
         if attention_mask is not None:
-            warn_at_caller("RingDilatedAttention ignores attention_mask.", UserWarning)
+            warn_at_caller(f"{self.record.identifier} ignores attention_mask.", UserWarning)
         out = super().forward(query, key, value, is_causal)
-        if not self._numbers_announced:
-            self._numbers_announced = True
-            warn_wrong_numbers(_RECORD)
+        self.announce_wrong_numbers()
         return out

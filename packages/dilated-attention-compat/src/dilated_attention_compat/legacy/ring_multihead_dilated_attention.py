@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from typing_extensions import deprecated
 
+from .._record import LegacyRecord
 from .._registry import require
-from .._warn import warn_at_caller, warn_deprecated, warn_wrong_numbers
-from ._checks import check_positive, check_same
+from .._warn import warn_deprecated
+from ._fused_multihead import FusedMultihead
 from ._ring_core import RingCore
-
-_RECORD = require("RingMultiheadDilatedAttention")
 
 
 @deprecated(
@@ -24,18 +21,12 @@ _RECORD = require("RingMultiheadDilatedAttention")
     "implementation will be removed in v0.3.0.",
     category=None,
 )
-class RingMultiheadDilatedAttention(nn.Module):
+class RingMultiheadDilatedAttention(FusedMultihead):
     """Deprecated: projections around attention over the heads of one position.
 
-    With W_q, W_k, W_v the three row blocks of `qkv_proj` and A the map of `head_attention`,
-
-        out = W_o LayerNorm(A(W_q x, W_k x, W_v x))
-
-    where the LayerNorm is `q_ln`. `k_ln` exists, is saved and is never used. Keys of the
-    state_dict: `qkv_proj.weight` (3E, E), `qkv_proj.bias` (3E), `out_proj.weight` (E, E),
-    `out_proj.bias` (E), and with `layer_norm` `q_ln` and `k_ln` `.weight` and `.bias` (E).
-    Initial values: Xavier normal for W_q and W_k, with gain `gamma_init` for W_v, zero for
-    `qkv_proj.bias`, and PyTorch's default for `out_proj`.
+    See `FusedMultihead` for the equation and the keys of the state_dict. Initial values: Xavier
+    normal for W_q and W_k, with gain `gamma_init` for W_v, zero for `qkv_proj.bias`, and PyTorch's
+    default for `out_proj`.
 
     Construction gives one `RingAttentionDeprecationWarning`, and the first forward one
     `RuntimeWarning`, both at the caller's line. The result is always the pair `(out, None)`.
@@ -71,6 +62,8 @@ class RingMultiheadDilatedAttention(nn.Module):
         ValueError: An option is out of range, or num_heads does not divide embed_dim.
     """
 
+    record: LegacyRecord = require("RingMultiheadDilatedAttention")
+
     def __init__(
         self,
         embed_dim: int,
@@ -91,26 +84,9 @@ class RingMultiheadDilatedAttention(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        """Warn, then make the parameters in the historical order, so that seeds carry over."""
-        warn_deprecated(_RECORD)
-        super().__init__()
-        check_positive("embed_dim", embed_dim)
-        check_positive("num_heads", num_heads)
-        check_positive("layer_norm_eps", layer_norm_eps)
-        check_positive("gamma_init", gamma_init)
-        if embed_dim % num_heads:
-            raise ValueError(
-                f"embed_dim ({embed_dim}) must be divisible by num_heads ({num_heads}); "
-                "change one of the two"
-            )
-        self.embed_dim = embed_dim
-        self.num_heads = num_heads
-        self.head_dim = embed_dim // num_heads
-        self.bias = bias
-        self.use_checkpointing = use_checkpointing
-        self.use_flash_attention = use_flash_attention
-        self.compile_model = compile_model
-        self.attention = RingCore(
+        """Warn, then make the parameters."""
+        warn_deprecated(self.record)
+        core = RingCore(
             segment_lengths,
             dilation_rates,
             dropout,
@@ -121,118 +97,21 @@ class RingMultiheadDilatedAttention(nn.Module):
             device,
             dtype,
         )
-        self.device = self.attention.device
-        self.dtype = self.attention.dtype
-        self.qkv_proj = nn.Linear(
-            embed_dim, 3 * embed_dim, bias=bias, device=self.device, dtype=self.dtype
+        super().__init__(
+            core,
+            embed_dim,
+            num_heads,
+            bias,
+            layer_norm,
+            layer_norm_eps,
+            gamma_init,
+            scales_out_proj=False,
+            recomputes=use_checkpointing,
         )
-        self.out_proj = nn.Linear(
-            embed_dim, embed_dim, bias=bias, device=self.device, dtype=self.dtype
-        )
-        self.q_ln: nn.LayerNorm | None = None
-        self.k_ln: nn.LayerNorm | None = None
-        if layer_norm:
-            self.q_ln = nn.LayerNorm(
-                embed_dim, eps=layer_norm_eps, device=self.device, dtype=self.dtype
-            )
-            self.k_ln = nn.LayerNorm(
-                embed_dim, eps=layer_norm_eps, device=self.device, dtype=self.dtype
-            )
-        self._reset_qkv(gamma_init)
-        self._numbers_announced = False
-
-    def _reset_qkv(self, gamma: float) -> None:
-        for weight, gain in zip(self.qkv_proj.weight.chunk(3), (1.0, 1.0, gamma), strict=True):
-            nn.init.xavier_normal_(weight, gain=gain)
-        if self.bias:
-            nn.init.zeros_(self.qkv_proj.bias)
-
-    def forward(
-        self,
-        query: Tensor,
-        key: Tensor | None = None,
-        value: Tensor | None = None,
-        key_padding_mask: Tensor | None = None,
-        need_weights: bool = False,
-        attn_mask: Tensor | None = None,
-        is_causal: bool = False,
-        average_attn_weights: bool = True,
-    ) -> tuple[Tensor, None]:
-        """Project, attend over the heads at each position, normalise, project.
-
-        Args:
-            query: (b, n, E).
-            key: (b, n, E); query where None.
-            value: (b, n, E); query where None.
-            key_padding_mask: Ignored, as it always was; a `UserWarning` says so.
-            need_weights: There are none to return; a `UserWarning` says so.
-            attn_mask: Ignored, as it always was; a `UserWarning` says so.
-            is_causal: Mask later heads.
-            average_attn_weights: No effect, there being no weights.
-
-        Returns:
-            (out, None) with out (b, n, E).
-
-        Raises:
-            ValueError: Shapes or devices differ, the last axis is not E, a segment length does
-                not divide n, or there are fewer heads than segment lengths.
-            TypeError: Dtypes differ.
-        """
-        if key_padding_mask is not None or attn_mask is not None:
-            warn_at_caller(
-                "RingMultiheadDilatedAttention ignores key_padding_mask and attn_mask.",
-                UserWarning,
-            )
-        if need_weights:
-            warn_at_caller(
-                "RingMultiheadDilatedAttention has no weights to return: they are None.",
-                UserWarning,
-            )
-        key = query if key is None else key
-        value = query if value is None else value
-        check_same(query, key, value, 3, "(batch, seq, embed_dim)")
-        if query.shape[2] != self.embed_dim:
-            raise ValueError(
-                f"the last axis of query must be embed_dim ({self.embed_dim}), got "
-                f"{query.shape[2]}; project it first"
-            )
-        attended = self._attend(*self._project(query, key, value), is_causal).flatten(2)
-        if self.q_ln is not None:
-            attended = self.q_ln(attended)
-        out = self.out_proj(attended)
-        if not self._numbers_announced:
-            self._numbers_announced = True
-            warn_wrong_numbers(_RECORD)
-        return out, None
-
-    def _project(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return q, k, v as (b, n, h, d), by one product where the three inputs are one."""
-        if key is query and value is query:
-            projected = self.qkv_proj(query).chunk(3, dim=2)
-        else:
-            projected = tuple(
-                self.qkv_proj(x).chunk(3, dim=2)[i] for i, x in enumerate((query, key, value))
-            )
-        q, k, v = (x.reshape(*x.shape[:2], self.num_heads, self.head_dim) for x in projected)
-        return q, k, v
-
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, is_causal: bool) -> Tensor:
-        if self.use_checkpointing and self.training:
-            out: Tensor = checkpoint(self.attention, q, k, v, is_causal, use_reentrant=False)
-        else:
-            out = self.attention(q, k, v, is_causal)
-        return out
-
-    def clear_cache(self) -> None:
-        """Do nothing: there are no caches any more."""
-
-    def get_memory_info(self) -> dict[str, object]:
-        """Return what holds of the attention's memory."""
-        return self.attention.get_memory_info()
+        self.ring_size = core.ring_size
+        self.use_flash_attention = use_flash_attention
+        self.compile_model = compile_model
 
     def extra_repr(self) -> str:
         """Show the widths and the ring size given, which has no effect."""
-        return (
-            f"embed_dim={self.embed_dim}, num_heads={self.num_heads}, bias={self.bias}, "
-            f"layer_norm={self.q_ln is not None}, ring_size={self.attention.ring_size}"
-        )
+        return f"{super().extra_repr()}, ring_size={self.ring_size}"

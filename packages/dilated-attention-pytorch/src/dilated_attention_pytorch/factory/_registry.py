@@ -9,6 +9,7 @@ from typing import Final
 
 from torch import nn
 
+from .. import _legacy
 from ..nn import (
     DilatedAttention,
     DistributedMultiheadDilatedAttention,
@@ -94,18 +95,21 @@ def register_multihead_attention(name: str, cls: type[nn.Module]) -> None:
 
 def core_entry(name: str) -> Entry:
     """The entry of a core type; ValueError lists what exists."""
-    return _lookup(_CORES, name)
+    return _lookup("create_dilated_attention", _CORES, name)
 
 
 def multihead_entry(name: str) -> Entry:
     """The entry of a multihead type; ValueError lists what exists."""
-    return _lookup(_MULTIHEADS, name.removeprefix(_PREFIX) if isinstance(name, str) else name)
+    short = name.removeprefix(_PREFIX) if isinstance(name, str) else name
+    return _lookup("create_multihead_dilated_attention", _MULTIHEADS, short)
 
 
-def _lookup(entries: Mapping[str, Entry], name: str) -> Entry:
+def _lookup(function: str, entries: Mapping[str, Entry], name: str) -> Entry:
     if name not in entries:
+        types = ["auto", *sorted(entries)]
+        advice = _legacy.attention_type_advice(function, name)
         raise ValueError(
-            f"Unknown attention type {name!r}. Available types: {['auto', *sorted(entries)]}"
+            f"Unknown attention type {name!r}. Available types: {types}{advice and '. ' + advice}"
         )
     return entries[name]
 

@@ -1,0 +1,1 @@
+"""The records, a file for each family of names."""

@@ -1,0 +1,1 @@
+"""The historical configuration classes, one a file."""

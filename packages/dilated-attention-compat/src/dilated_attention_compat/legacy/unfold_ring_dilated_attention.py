@@ -1,0 +1,29 @@
+"""The deprecated `UnfoldRingDilatedAttention` that the package exported."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from typing_extensions import deprecated
+
+from .._record import LegacyRecord
+from .._registry import require
+from .ring_dilated_attention import RingDilatedAttention  # type: ignore[deprecated]
+
+
+@deprecated(
+    "UnfoldRingDilatedAttention is deprecated due to incorrect implementation. This version "
+    "divides queries across devices, preventing proper memory savings. Please use "
+    "RingDilatedAttentionV2 or create_multihead_dilated_attention('ring') instead. This "
+    "implementation will be removed in v0.3.0.",
+    category=None,
+)
+class UnfoldRingDilatedAttention(RingDilatedAttention):
+    """Deprecated: the function of `RingDilatedAttention`, with dropout on the output as well.
+
+    Arguments, numbers and warnings are those of `RingDilatedAttention`. In history it took its
+    rows by strided views rather than by indices.
+    """
+
+    record: LegacyRecord = require("UnfoldRingDilatedAttention")
+    drops_output: ClassVar[bool] = True
