@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from support.gpu_shares import shares as shares
 from support.suite_report import SuiteReport
 
 ROOT = Path(__file__).parent

@@ -1,40 +1,17 @@
-"""What others compute on the same shapes; imported where the user has it, said where not."""
+"""Others' packages on the same shapes; imported where the user has them, said where not."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dilated_attention_pytorch import cost
-from dilated_attention_pytorch.schedule import Problem
-
-from .cases import Case
-
-Call = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-def dense(case: Case) -> Call:
-    """PyTorch's scaled_dot_product_attention over the same n."""
-
-    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        out = nn.functional.scaled_dot_product_attention(
-            *(x.transpose(1, 2) for x in (query, key, value)), is_causal=case.is_causal
-        )
-        return out.transpose(1, 2)
-
-    return attend
-
-
-def equal_flops_batch(case: Case, rows: int = 2048) -> int:
-    """Sequences of `rows` whose dense attention does as many FLOPs as the case."""
-    problem = Problem(case.pattern, case.n, case.heads, case.heads, case.is_causal)
-    dense_pairs = rows * (rows + 1) // 2 if case.is_causal else rows * rows
-    return max(1, round(cost.visible_pairs(problem) / (dense_pairs * case.heads)))
+from dilated_attention_pytorch.bench.candidate import AbsentError, Answer, Candidate
+from dilated_attention_pytorch.bench.cases import Case
+from dilated_attention_pytorch.bench.inputs import Inputs
 
 
 class _FlashAttention(torch.autograd.Function):
@@ -61,21 +38,25 @@ class _FlashAttention(torch.autograd.Function):
         return (*gradients, None)
 
 
-def torchscale(case: Case) -> Call:
+def _attend(q: Tensor, k: Tensor, v: Tensor, causal: bool = False, **options: Any) -> Any:
+    out, lse = _FlashAttention.apply(q, k, v, causal)
+    return out, lse, None
+
+
+def torchscale(case: Case, inputs: Inputs, answer: Answer) -> Candidate:
     """torchscale's DilatedAttention without projections, over PyTorch's flash kernel.
 
+    It computes its own operator (unmasked padding, detached mix, offsets by head groups), so its
+    times compare and its numbers do not.
+
     Raises:
+        AbsentError: no CUDA device.
         ModuleNotFoundError: torchscale, or einops that it needs, is not importable.
     """
-
-    def flash_attn_func(
-        q: Tensor, k: Tensor, v: Tensor, causal: bool = False, **options: Any
-    ) -> Any:
-        out, lse = _FlashAttention.apply(q, k, v, causal)
-        return out, lse, None
-
+    if inputs.query.device.type != "cuda":
+        raise AbsentError(f"the flash kernel needs a CUDA device, not {inputs.query.device.type}")
     stand_in = ModuleType("flash_attn.flash_attn_interface")
-    stand_in.flash_attn_func = flash_attn_func  # type: ignore[attr-defined]
+    stand_in.flash_attn_func = _attend  # type: ignore[attr-defined]
     sys.modules.setdefault("flash_attn", ModuleType("flash_attn"))
     sys.modules.setdefault("flash_attn.flash_attn_interface", stand_in)
     from torchscale.component.dilated_attention import DilatedAttention
@@ -93,10 +74,24 @@ def torchscale(case: Case) -> Call:
     module = DilatedAttention(arguments, width, case.heads, self_attention=True)
     for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
         setattr(module, name, nn.Identity())
+    leaves = inputs.leaves
 
     def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         flat = (x.flatten(2) for x in (query, key, value))
-        out = module(*flat, is_causal=case.is_causal)[0]
-        return out.unflatten(2, (case.heads, case.head_dim))
+        out: Tensor = module(*flat, is_causal=case.is_causal)[0]
+        return out.view(1, case.n, case.heads, case.head_dim)
 
-    return attend
+    def forward() -> Tensor:
+        with torch.no_grad():
+            return attend(inputs.query, inputs.key, inputs.value)
+
+    def forward_backward() -> tuple[Tensor, ...]:
+        return torch.autograd.grad(attend(*leaves), leaves, inputs.dout)
+
+    return Candidate(
+        forward,
+        forward_backward if case.backward else None,
+        case.flops,
+        inputs.result_bytes,
+        note="its module without projections, over PyTorch's flash kernel",
+    )

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from support.suite_report import MAIN_JOB, MAIN_JOB_BUDGET_S, SuiteReport, group_of
+from support.suite_report import BUDGETS_S, GROUPS, MAIN_JOB, SuiteReport, group_of
 
 
 class FakeConfig:
@@ -35,9 +35,9 @@ def exit_status_after(seconds: float, *, enforce: bool, workers: int = 2) -> int
 @pytest.mark.parametrize(
     ("seconds", "enforce", "status"),
     [
-        (2 * MAIN_JOB_BUDGET_S + 1, True, 1),
-        (2 * MAIN_JOB_BUDGET_S - 1, True, 0),
-        (2 * MAIN_JOB_BUDGET_S + 1, False, 0),
+        (2 * BUDGETS_S[MAIN_JOB] + 1, True, 1),
+        (2 * BUDGETS_S[MAIN_JOB] - 1, True, 0),
+        (2 * BUDGETS_S[MAIN_JOB] + 1, False, 0),
     ],
 )
 def test_two_workers_have_twice_the_budget_between_them(
@@ -47,18 +47,23 @@ def test_two_workers_have_twice_the_budget_between_them(
 
 
 def test_one_worker_has_the_budget_to_itself() -> None:
-    assert exit_status_after(MAIN_JOB_BUDGET_S + 1, enforce=True, workers=0) == 1
+    assert exit_status_after(BUDGETS_S[MAIN_JOB] + 1, enforce=True, workers=0) == 1
 
 
 @pytest.mark.parametrize(
     ("nodeid", "group"),
     [
-        ("oracle/tests/test_operator.py::test_a", "oracle"),
-        ("packages/dilated-attention-compat/tests/test_b.py::test_b", "deprecations"),
+        ("oracle/tests/test_operator.py::test_a", MAIN_JOB),
+        ("packages/dilated-attention-compat/tests/test_b.py::test_b", "legacy"),
         ("packages/dilated-attention-pytorch/tests/test_c.py::test_c", MAIN_JOB),
-        ("tests/test_house_files.py::test_d", "house"),
+        ("packages/dilated-attention-pytorch/tests/test_sdpa.py::test_c", "one GPU"),
+        ("tests/test_house_files.py::test_d", "docs"),
         ("tests/test_properties.py::test_e", MAIN_JOB),
     ],
 )
 def test_a_tests_path_decides_its_group(nodeid: str, group: str) -> None:
     assert group_of(nodeid) == group
+
+
+def test_every_group_has_a_budget() -> None:
+    assert {group for _, group in GROUPS} | {MAIN_JOB} == set(BUDGETS_S)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -73,7 +72,100 @@ def test_cells_are_counted_without_making_them() -> None:
     assert count_cells(Problem(pattern, 5, 2, 2)) == 1
 
 
-def test_the_row_shift_is_refused() -> None:
-    pattern = DilationPattern.torchscale([4], [3], phantom_keys=True, shift_rows=True)
-    with pytest.raises(ValueError, match="row shift"):
-        tile_table(Problem(pattern, 9, 1, 1), 16, 16)
+Answer = tuple[int, int, int, int]
+
+
+def answers_of(problem: Problem, table: TileTable, side: str) -> Counter[Answer]:
+    """(branch, head, row of out, key) of every pair that a kernel computes, lanes included."""
+    assert table.lanes is not None
+    found: Counter[Answer] = Counter()
+    members = problem.num_heads // problem.num_kv_heads if side == "keys" else 1
+    for head, tile in table.programs.tolist():
+        start, step, count, _ = table.tiles[tile].tolist()
+        rows = start + step * np.arange(count)
+        for lane in range(members * problem.num_branches):
+            member, branch = divmod(lane, problem.num_branches)
+            covered, shift, end, origin = table.lanes[tile, lane].tolist()
+            first, length, full_begin, full_end = table.entries[tile, lane].tolist()
+            assert covered or not length
+            others = first + problem.pattern.branches[branch].dilation_rate * np.arange(length)
+            # Tiles of out lie on its rows, which follow their queries.
+            asked = (rows - shift if side == "outputs" else rows)[:, None]
+            query, key = (
+                (others[None, :], rows[:, None]) if side == "keys" else (asked, others[None, :])
+            )
+            shifted = problem.shifted(branch)
+            span = problem.padded_segment(branch) if shifted else problem.segment_length(branch)
+            seen = (query - origin) // span == (key - origin) // span
+            if problem.is_causal:
+                seen = seen & (key <= query)
+            assert seen[:, full_begin:full_end].all(), "these pairs are computed without masks"
+            real = np.broadcast_to(query < end, seen.shape)
+            assert side != "keys" or real[:, full_begin:full_end].all()
+            query, key, real = np.broadcast_arrays(query, key, real)
+            for q, k, is_real in zip(query[seen], key[seen], real[seen], strict=True):
+                answer = int(q) + shift
+                segment, place = problem.query_coordinates(branch, np.asarray([answer]))
+                assert int(segment[0] + place[0]) == int(q)
+                in_segment = int(place[0]) < problem.segment_length(branch)
+                assert bool(is_real) == (in_segment and int(q) < problem.n)
+                found[branch, head * members + member, answer, int(k)] += 1
+    return found
+
+
+def answers(problem: Problem, *, with_zero_queries: bool) -> Counter[Answer]:
+    """The same by torchscale's rule, pair by pair."""
+    found: Counter[Answer] = Counter()
+    positions = np.arange(problem.n)
+    for branch in range(problem.num_branches):
+        rate, w = problem.pattern.branches[branch].dilation_rate, problem.segment_length(branch)
+        segments, places = problem.query_coordinates(branch, positions)
+        key_segments, key_places = problem.key_coordinates(branch, positions)
+        for head, offset in enumerate(problem.offsets[branch]):
+            for t in positions.tolist():
+                real = places[t] < w and segments[t] + places[t] < problem.n
+                if places[t] % rate != offset or not (real or with_zero_queries):
+                    continue
+                for k in positions.tolist():
+                    if key_segments[k] != segments[t] or key_places[k] % rate != offset:
+                        continue
+                    if not problem.is_causal or key_places[k] <= places[t]:
+                        found[branch, head, t, k] += 1
+    return found
+
+
+@examples(3)
+@given(
+    st.integers(1, 24),
+    st.lists(st.tuples(st.integers(1, 9), st.integers(1, 4)), min_size=1, max_size=3),
+    st.booleans(),
+    st.sampled_from([1, 4, 16]),
+)
+def test_tables_follow_the_row_shift(
+    n: int, branches: list[tuple[int, int]], is_causal: bool, block: int
+) -> None:
+    lengths, rates = zip(*branches, strict=True)
+    pattern = DilationPattern.torchscale(lengths, rates, phantom_keys=True, shift_rows=True)
+    problem = Problem(pattern, n, 4, 2, is_causal)
+    # Queries of zeros have no gradient, so that tiles of queries leave them out.
+    for side, with_zero_queries in (("outputs", True), ("keys", True), ("", False)):
+        table = tile_table(problem, block, 4, **({side: True} if side else {}))
+        wanted = answers(problem, with_zero_queries=with_zero_queries)
+        assert answers_of(problem, table, side) == wanted
+        assert table.lanes is not None
+        if side == "outputs":
+            covered = Counter(
+                (branch, head, table.tiles[tile, 0] + table.tiles[tile, 1] * row)
+                for head, tile in table.programs.tolist()
+                for branch in range(problem.num_branches)
+                if table.lanes[tile, branch, 0]
+                for row in range(table.tiles[tile, 2])
+            )
+            places = [problem.query_coordinates(i, np.arange(n))[1] for i in range(len(rates))]
+            assert covered == Counter(
+                (i, h, t)
+                for i, row in enumerate(problem.offsets)
+                for h, offset in enumerate(row)
+                for t in range(n)
+                if places[i][t] % rates[i] == offset
+            )

@@ -11,10 +11,14 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "packages/dilated-attention-pytorch/src/dilated_attention_pytorch"
 RECORD = ROOT / "benchmarks/results/cuda_correctness.json"
+# Backends that may be committed without a record of their present version: hash, and what is known.
+PENDING = ROOT / "benchmarks/results/cuda_pending.json"
 
 DTYPES = {
     "eager": ("float64", "float32", "bfloat16", "float16"),
     "triton": ("float32", "bfloat16", "float16"),
+    "gluon": ("bfloat16", "float16"),
+    "sdpa": ("bfloat16", "float16"),
 }
 DIRECTIONS = {"forward": ("lse", "out"), "backward": ("dq", "dk", "dv")}
 FILES = {
@@ -23,8 +27,33 @@ FILES = {
         "kernels/triton/tile.py",
         "kernels/triton/forward.py",
         "kernels/triton/backward.py",
+        "kernels/triton/lanes.py",
+        "kernels/triton/prepare.py",
+        "kernels/triton/blocks.py",
+        "kernels/triton/launcher.py",
         "kernels/triton/launch.py",
         "schedule/tables.py",
+    ),
+    "gluon": (
+        "kernels/gluon/tile.py",
+        "kernels/gluon/forward.py",
+        "kernels/gluon/dquery.py",
+        "kernels/gluon/dkey_dvalue.py",
+        "kernels/gluon/table.py",
+        "kernels/gluon/launch.py",
+        "kernels/triton/prepare.py",
+        "schedule/halves.py",
+        "schedule/sharing.py",
+        "schedule/streams.py",
+        "schedule/tables.py",
+    ),
+    "sdpa": (
+        "kernels/triton/merge.py",
+        "kernels/sdpa/plan.py",
+        "kernels/sdpa/views.py",
+        "kernels/sdpa/calls.py",
+        "kernels/sdpa/gpu_merge.py",
+        "kernels/sdpa/launch.py",
     ),
 }
 
@@ -86,3 +115,9 @@ def stale() -> list[str]:
             if not found.get(dtype, {}).get(direction, 2.0) <= 1.0
         ]
     return missing
+
+
+def pending() -> dict[str, dict[str, str]]:
+    """Backends whose present version waits for a record: `hash`, and what was `checked` of it."""
+    found: dict[str, dict[str, str]] = json.loads(PENDING.read_text(encoding="utf-8"))
+    return {name: entry for name, entry in found.items() if entry["hash"] == source_hash(name)}

@@ -40,14 +40,20 @@ def blocks(page: Path) -> list[Block]:
     return found
 
 
-def run_page(page: Path) -> int:
-    """Run the untitled blocks of ``page`` in one namespace; return how many there were.
+def page_namespace(page: Path) -> dict[str, Any]:
+    """What the untitled blocks of ``page`` define, run in one namespace.
 
     An error carries the page's name and line in its traceback.
     """
     namespace: dict[str, Any] = {"__name__": f"page_{page.stem.replace('-', '_')}"}
-    shared = [block for block in blocks(page) if block.title is None]
-    for block in shared:
-        source = "\n" * (block.line - 1) + block.code
-        exec(compile(source, str(page), "exec"), namespace)
-    return len(shared)
+    for block in blocks(page):
+        if block.title is None:
+            source = "\n" * (block.line - 1) + block.code
+            exec(compile(source, str(page), "exec"), namespace)
+    return namespace
+
+
+def run_page(page: Path) -> int:
+    """Run the untitled blocks of ``page`` in one namespace; return how many there were."""
+    page_namespace(page)
+    return sum(block.title is None for block in blocks(page))

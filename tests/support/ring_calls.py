@@ -42,7 +42,8 @@ class Ring:
         order: `contiguous`, `zigzag`, or the global positions of the stored rows.
         buffer_shards: bound on receive buffers.
         deterministic: ask for repeatable bits.
-        block: side of the kernel's tiles.
+        block: side of the tiles of `eager`.
+        backend: `eager` computes every case, and contains what is not finite; only it serves R > 1.
     """
 
     shard_lengths: tuple[int, ...] | None = None
@@ -51,6 +52,7 @@ class Ring:
     buffer_shards: int = 2
     deterministic: bool = False
     block: int = 256
+    backend: str = "eager"
 
     @property
     def size(self) -> int:
@@ -60,7 +62,9 @@ class Ring:
     @property
     def kind(self) -> str:
         """What the summary calls it."""
-        return "one device" if self.shard_lengths is None else self.layout
+        if self.shard_lengths is not None:
+            return self.layout
+        return "one device" if self.backend == "eager" else f"one device, {self.backend}"
 
     @property
     def options(self) -> dict[str, Any]:
@@ -105,6 +109,7 @@ def attend(
 ) -> tuple[Tensor, Tensor]:
     """(out, lse) of the package."""
     options = keywords(case) | {"deterministic": ring.deterministic, "return_lse": True}
+    options["backend"] = ring.backend
     pattern = library_pattern(case.pattern)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(eager, "BLOCK", ring.block)

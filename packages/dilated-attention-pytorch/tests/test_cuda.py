@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import socket
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,8 +23,10 @@ from dilated_attention_pytorch import (
     unshard,
 )
 from support import gpu_record
+from support.gpu_shares import Shares, note
 
 SEGMENTS, RATES = (24, 50, 400), (1, 2, 3)
+LONGNET = DilationPattern.longnet(SEGMENTS, RATES)
 CASES: dict[str, dict[str, Any]] = {
     "bidirectional": {},
     "causal": {"is_causal": True},
@@ -52,8 +51,9 @@ def _arrays(n: int, heads: int, kv_heads: int, d: int, seed: int) -> list[np.nda
     return [rng.standard_normal((1, n, h, d)) for h in (heads, kv_heads, kv_heads, heads)]
 
 
-def _run(arrays: list[np.ndarray], dtype: str, **options: Any) -> Result:
-    pattern = DilationPattern.longnet(SEGMENTS, RATES)
+def _run(
+    arrays: list[np.ndarray], dtype: str, pattern: DilationPattern = LONGNET, **options: Any
+) -> Result:
     *inputs, dout = (torch.tensor(x, dtype=getattr(torch, dtype), device="cuda") for x in arrays)
     inputs = [x.requires_grad_() for x in inputs]
     if "key_mask" in options:
@@ -66,15 +66,6 @@ def _run(arrays: list[np.ndarray], dtype: str, **options: Any) -> Result:
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 needs_two = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two CUDA devices")
-
-
-@pytest.fixture(scope="module")
-def shares() -> Iterator[dict[str, dict[str, dict[str, float]]]]:
-    """Largest share of the budget by backend, dtype, direction; written out where asked for."""
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    yield found
-    if os.environ.get("DILATED_ATTENTION_RECORD"):
-        gpu_record.write(Path(os.environ["DILATED_ATTENTION_RECORD"]), found)
 
 
 KINDS = [
@@ -99,7 +90,7 @@ def test_equals_the_oracle(
     backend: str,
     ring_size: int,
     dtype: str,
-    shares: dict[str, dict[str, dict[str, float]]],
+    shares: Shares,
 ) -> None:
     arrays = [round_to(x, dtype) for x in _arrays(301, *SHAPES[shape], seed=0)]
     options = CASES[case]
@@ -108,11 +99,42 @@ def test_equals_the_oracle(
     plain = naive(query, key, value, pattern, dtype, dout=dout, device="cuda", **options)
     exact = reference(query, key, value, pattern, dtype, dout=dout, **options)
     actual = _run(arrays, dtype, backend=backend, ring_size=ring_size, **options)
-    reports = check_result(actual, exact, plain, dtype)
-    entry = shares.setdefault(backend, {}).setdefault(dtype, {})
-    for direction, names in gpu_record.DIRECTIONS.items():
-        worst = max(reports[name].share for name in names)
-        entry[direction] = max(entry.get(direction, 0.0), worst)
+    note(shares, backend, dtype, check_result(actual, exact, plain, dtype))
+
+
+# Rows shift in the second and third branch: r does not divide w there.
+SWITCHES: dict[str, dict[str, bool]] = {
+    "phantoms": {"phantom_keys": True},
+    "detached": {"detach_mix": True},
+    "torchscale": {"phantom_keys": True, "detach_mix": True, "shift_rows": True},
+}
+
+
+@needs_cuda
+@pytest.mark.cuda
+@pytest.mark.parametrize("is_causal", [False, True])
+@pytest.mark.parametrize(
+    ("backend", "dtype"),
+    [(backend, dtype) for backend in ("eager", "triton") for dtype in gpu_record.DTYPES[backend]],
+)
+@pytest.mark.parametrize("switches", list(SWITCHES))
+def test_torchscale_modes_equal_the_oracle(
+    switches: str,
+    backend: str,
+    dtype: str,
+    is_causal: bool,
+    shares: Shares,
+) -> None:
+    query, key, value, dout = arrays = [round_to(x, dtype) for x in _arrays(301, 6, 2, 48, seed=4)]
+    segments, rates, chosen = (24, 50, 90, 400), (2, 3, 4, 8), SWITCHES[switches]
+    branches = tuple(zip(segments, rates, strict=True))
+    pattern = OraclePattern(branches, "torchscale", **chosen)
+    options = {"dout": dout, "is_causal": is_causal}
+    plain = naive(query, key, value, pattern, dtype, device="cuda", **options)
+    exact = reference(query, key, value, pattern, dtype, **options)
+    ours = DilationPattern.torchscale(segments, rates, **chosen)
+    actual = _run(arrays, dtype, ours, backend=backend, is_causal=is_causal)
+    note(shares, backend, dtype, check_result(actual, exact, plain, dtype))
 
 
 @needs_cuda

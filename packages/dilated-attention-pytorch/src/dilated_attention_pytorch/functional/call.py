@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
 from ..kernels.options import KernelOptions
 from ..kernels.select import Request, select
 from ..layout import Layout
 from ..pattern import DilationPattern, as_ints
 from ..ring.autograd import RealRing, RingAttention, RingCall
-from ..ring.ops import attention, describe
+from ..ring.ops import EagerAttention, attention, describe, describe_cached
 from ..schedule import Problem
 from ..typing import IntArray
 from . import validation
@@ -77,6 +79,28 @@ def autocast(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor,
     return cast(query), cast(key), cast(value)
 
 
+def check_transforms(*tensors: Tensor) -> None:
+    """NotImplementedError under torch.func's transforms and for tensors with a forward gradient.
+
+    Neither reaches into the ops: gradients would be refused in other words, or silently lost.
+    """
+    if torch._C._are_functorch_transforms_active():
+        raise NotImplementedError(
+            "dilated attention does not run under torch.func transforms (vmap, grad, vjp, jvp, "
+            "jacrev, …): its forward and backward are opaque ops. Take gradients by backward() or "
+            "torch.autograd.grad, and fold a dimension to map over into the batch: "
+            "x.flatten(0, 1); torch.func.functional_call works"
+        )
+    # torch.compile has no forward mode, and cannot trace the question.
+    if torch.compiler.is_compiling():
+        return
+    if any(unpack_dual(tensor).tangent is not None for tensor in tensors):
+        raise NotImplementedError(
+            "dilated attention has no forward-mode derivative (torch.autograd.forward_ad); take "
+            "gradients by backward() or torch.autograd.grad"
+        )
+
+
 def check_local(
     query: Tensor,
     key: Tensor,
@@ -87,6 +111,7 @@ def check_local(
 ) -> None:
     """All checks that need only what this rank was passed."""
     validation.check_tensors(query, key, value)
+    check_transforms(query, key, value)
     validation.check_pattern(pattern, query.shape[2])
     validation.check_key_mask(options.key_mask, key)
     validation.check_numbers(options.scale, options.dropout_p, query.shape[3])
@@ -113,9 +138,9 @@ def _check_global(
     query: Tensor, pattern: DilationPattern, options: CallOptions, n: int
 ) -> tuple[float, tuple[int, ...] | None]:
     """(scale, document bounds), once the global length n is known."""
-    scale = validation.check_numbers(options.scale, options.dropout_p, query.shape[3])
     bounds = validation.check_cu_seqlens(options.cu_seqlens, n, query.shape[0])
     validation.check_switches(pattern, options.key_mask, bounds, options.dropout_p)
+    scale = 1 / math.sqrt(query.shape[3]) if options.scale is None else float(options.scale)
     return scale, bounds
 
 
@@ -134,7 +159,8 @@ def build(
     """A ring's call, once the global length is known; checks what needs it."""
     scale, bounds = _check_global(query, pattern, options, layout.n)
     problem = Problem(pattern, layout.n, query.shape[2], key.shape[2], options.is_causal, bounds)
-    chosen = select(options.backend, Request(problem, query.dtype, query.device, ring=True))
+    request = Request(problem, query.dtype, query.device, query.shape[3], ring=True)
+    chosen = select(options.backend, request)
     dropout = float(options.dropout_p)
     kernel = KernelOptions(problem, scale, chosen.part, dropout, seed if dropout > 0 else None)
     return RingCall(
@@ -184,7 +210,9 @@ def run_local(
         if options.seed is None and torch.compiler.is_compiling():
             raise ValueError("under torch.compile dropout needs a seed; pass seed=…, a 0-d tensor")
         seed = seed_tensor(options.seed, query)
-    text = describe(
+    # torch.compile traces a call once, and warns of caches; without it every microsecond counts.
+    compiling = torch.compiler.is_compiling()
+    text = (describe if compiling else describe_cached)(
         pattern,
         query.shape[2],
         is_causal=options.is_causal,
@@ -193,9 +221,11 @@ def run_local(
         deterministic=options.deterministic,
         ring_bits=ring_bits,
     )
+    attend = EagerAttention.apply if torch.is_grad_enabled() and not compiling else attention
     out: Tensor
     lse: Tensor
-    out, lse, _, _ = attention(query, key, value, options.key_mask, seed, scale, dropout_p, text)
+    given = (query, key, value, options.key_mask, seed, scale, dropout_p, text)
+    out, lse, _, _ = attend(*given)  # type: ignore[no-untyped-call]
     if not options.return_lse:
         return out
     return out, lse.detach() if pattern.detach_mix else lse

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import torch
 
 from .. import cost
-from ..kernels.select import Request, backend_names, refusal, select
+from ..kernels.select import Request, backend_names, passed_over, select
 from ..layout import Layout, make_layout
 from ..pattern import DilationPattern
 from ..schedule import Problem
 from . import validation
+from .balance import balance_line
 from .call import RingOptions
 from .group import Order, order_map
 
@@ -76,7 +77,9 @@ def explain(
     bounds = validation.check_cu_seqlens(cu_seqlens, n, batch_size)
     problem = Problem(pattern, n, num_heads, kv_heads, is_causal, bounds)
     place = torch.device(device)
-    request = Request(problem, dtype, place, ring_size > 1)
+    request = Request(
+        problem, dtype, place, head_dim, ring=ring_size > 1, deterministic=deterministic
+    )
     chosen = select(backend, request).name
     forward = cost.attention_flops(problem, batch_size, head_dim)
     backward = cost.attention_flops(problem, batch_size, head_dim, backward=True)
@@ -98,8 +101,11 @@ def explain(
 def _why(asked: str, request: Request) -> str:
     if asked != "auto":
         return "named in the call"
-    refused = [(name, refusal(name, request)) for name in backend_names()]
-    why_not = "; ".join(f"not {name}: {reason}" for name, reason in refused if reason)
+    why_not = "; ".join(
+        f"not {name}: {reason}"
+        for name in backend_names()
+        if (reason := passed_over(name, request)) is not None
+    )
     return "the first that serves this call" + (f" ({why_not})" if why_not else "")
 
 
@@ -154,4 +160,5 @@ def _ring_lines(
             for rank in range(size)
         )
         lines.append(f"memory     at most {held:,} bytes on a rank, tiles apart")
+        lines.append(balance_line(problem, layout))
     return lines

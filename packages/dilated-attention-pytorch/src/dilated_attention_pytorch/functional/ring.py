@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
-from ..layout import make_layout
+from ..layout import Layout, make_layout
 from ..pattern import DilationPattern
 from . import validation
 from .call import (
@@ -25,6 +26,8 @@ from .group import Order, communicator, order_map
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
     from torch.distributed.device_mesh import DeviceMesh
+
+    from ..comm.process_group import ProcessGroupCommunicator
 
 
 def ring_dilated_attention(
@@ -103,16 +106,48 @@ def ring_dilated_attention(
     query, key, value = autocast(query, key, value)
     ring = RingOptions(layout, order_map(order), shard_lengths, buffer_shards)
     if comm is not None and comm.size > 1:
-        from .distributed import real_call
-
-        call = real_call(query, key, value, pattern, comm, ring, options)
-        return apply(query, key, value, call, return_lse=return_lse)
+        return _over_processes(query, key, value, pattern, comm, ring, options)
     check_local(query, key, value, pattern, options, ring)
     validation.check_same_length(query, key)
     size = 1 if comm is not None or ring_size is None else ring_size
     rows = make_layout(query.shape[1], size, ring.order, shard_lengths)
     if size == 1 and rows.contiguous:
         return run_local(query, key, value, pattern, options, ring_bits=deterministic)
-    drawn = seed_tensor(seed, query) if dropout_p > 0 else None
+    return _simulated(query, key, value, pattern, rows, ring, options)
+
+
+_UNCOMPILED = (
+    "a ring of several ranks exchanges rows from Python: torch.compile leaves it out of its "
+    "graphs, and cannot with fullgraph=True"
+)
+
+
+@torch.compiler.disable(reason=_UNCOMPILED)  # type: ignore[untyped-decorator]
+def _over_processes(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    pattern: DilationPattern,
+    comm: ProcessGroupCommunicator,
+    ring: RingOptions,
+    options: CallOptions,
+) -> Any:
+    from .distributed import real_call
+
+    call = real_call(query, key, value, pattern, comm, ring, options)
+    return apply(query, key, value, call, return_lse=options.return_lse)
+
+
+@torch.compiler.disable(reason=_UNCOMPILED)  # type: ignore[untyped-decorator]
+def _simulated(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    pattern: DilationPattern,
+    rows: Layout,
+    ring: RingOptions,
+    options: CallOptions,
+) -> Any:
+    drawn = seed_tensor(options.seed, query) if options.dropout_p > 0 else None
     call = build(query, key, pattern, options, rows, drawn, ring)
-    return apply(query, key, value, call, return_lse=return_lse)
+    return apply(query, key, value, call, return_lse=options.return_lse)

@@ -19,7 +19,6 @@ class KernelOptions:
     Args:
         problem: what is computed.
         scale: softmax scale.
-        dropout_p: probability of dropping an entry of P.
         backend: which kernels compute a part of the keys.
         dropout_p: probability of dropping an entry of P.
         seed: 0-d int64 tensor on the inputs' device, None without dropout.
@@ -80,6 +79,23 @@ class QuerySide:
     dquery: Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a forward returns.
+
+    Args:
+        out: (b, n, H, d) in the inputs' dtype.
+        lse: (b, n, H), float32 or float64.
+        lane_out: (lanes, b, n, H, d), None where branches share one.
+        lane_lse: (lanes, b, n, H), None where branches share one.
+    """
+
+    out: Tensor
+    lse: Tensor
+    lane_out: Tensor | None = None
+    lane_lse: Tensor | None = None
+
+
 class PartBackend(Protocol):
     """A module that computes attention of one part of the keys, as a ring needs it.
 
@@ -133,8 +149,8 @@ class WholeBackend(Protocol):
         value: Tensor,
         key_mask: Tensor | None,
         options: KernelOptions,
-    ) -> tuple[Tensor, Tensor]:
-        """(out, lse): out in query's dtype, lse (b, n, H) in float32."""
+    ) -> Result:
+        """The result, with lse in float32; lanes where `options.per_branch`."""
         ...
 
     def backward(
@@ -144,9 +160,9 @@ class WholeBackend(Protocol):
         value: Tensor,
         key_mask: Tensor | None,
         dout: Tensor,
-        lse: Tensor,
-        delta: Tensor,
+        dlse: Tensor | None,
+        result: Result,
         options: KernelOptions,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """(dq, dk, dv) in the inputs' dtype, from the global lse and delta, (b, n, H)."""
+        """(dq, dk, dv) in the inputs' dtype; `delta = <dout, out> - dlse` is the backend's work."""
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,14 +12,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..comm import Communicator, LoopbackWorld, RankTask, run_ranks
-from ..kernels.options import KernelOptions, WholeBackend
+from ..kernels.options import KernelOptions, Result, WholeBackend
 from ..layout import Layout
 from ..schedule import RankPlan, plan_rank
 from .backward import Gradients, backward_rank
 from .deterministic import forward_rank_deterministic
 from .forward import forward_rank
 from .indexing import rank_rows
-from .lanes import Result, backward_terms
 from .replicated import ReplicatedInput, backward_replicated, forward_replicated
 from .shard import Shard
 
@@ -128,9 +128,16 @@ def _given(call: RingCall, query: Tensor, key: Tensor, value: Tensor, rank: int)
     return Shard(query, key, value, mask)
 
 
+def _no_autocast(query: Tensor) -> AbstractContextManager[None]:
+    kind = query.device.type
+    if torch.is_autocast_enabled(kind):
+        return torch.autocast(kind, enabled=False)
+    return nullcontext()
+
+
 def compute_forward(call: RingCall, query: Tensor, key: Tensor, value: Tensor) -> Result:
     """Run the call's forward, with autocast off: dtypes are what the call was given."""
-    with torch.autocast(query.device.type, enabled=False):
+    with _no_autocast(query):
         return _forward(call, query, key, value)
 
 
@@ -144,13 +151,13 @@ def compute_backward(
     dlse: Tensor | None,
 ) -> Gradients:
     """Run the call's backward, with autocast off."""
-    with torch.autocast(query.device.type, enabled=False):
+    with _no_autocast(query):
         return _backward(call, query, key, value, result, dout, dlse)
 
 
 def _forward(call: RingCall, query: Tensor, key: Tensor, value: Tensor) -> Result:
     if call.whole is not None:
-        return Result(*call.whole.forward(query, key, value, call.key_mask, call.options))
+        return call.whole.forward(query, key, value, call.key_mask, call.options)
     if call.ring is not None:
         comm = call.ring.comm
         given = _given(call, query, key, value, comm.rank)
@@ -192,8 +199,8 @@ def _backward(
     dlse: Tensor | None,
 ) -> Gradients:
     if call.whole is not None:
-        (lse,), (delta,) = backward_terms(dout, dlse, result, call.options)
-        return call.whole.backward(query, key, value, call.key_mask, dout, lse, delta, call.options)
+        mask, options = call.key_mask, call.options
+        return call.whole.backward(query, key, value, mask, dout, dlse, result, options)
     if call.ring is not None:
         comm = call.ring.comm
         call.ring.before_backward()

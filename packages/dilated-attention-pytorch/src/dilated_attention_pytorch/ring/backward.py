@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ..comm import Communicator, RankTask, Work
 from ..kernels.carry import compute_dtype
-from ..kernels.options import KernelOptions, KeyPart, QuerySide
+from ..kernels.options import KernelOptions, KeyPart, QuerySide, Result
 from ..schedule import RankPlan, Round, Run
-from .lanes import Result, backward_terms
+from .lanes import backward_terms
 from .packing import add_back, block_shapes, flat_size, views
 from .shard import Shard, Transfer
 from .shifted import fetch_queries, return_gradients

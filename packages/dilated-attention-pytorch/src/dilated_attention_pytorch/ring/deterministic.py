@@ -12,11 +12,11 @@ from torch import Tensor
 
 from ..comm import Communicator, RankTask
 from ..kernels.carry import Carry
-from ..kernels.options import KernelOptions, KeyPart
+from ..kernels.options import KernelOptions, KeyPart, Result
 from ..schedule import Groups, KeyClass, RankPlan, Round, aligned_tiles, pieces, runs, unfinished
 from ..typing import IntArray
 from .indexing import index_tensor
-from .lanes import Result, finish
+from .lanes import finish
 from .packing import head_index
 from .shard import Shard, Transfer
 from .shifted import fetch_queries

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ..comm import Communicator, RankTask
 from ..kernels.carry import Carry
-from ..kernels.options import KernelOptions, KeyPart
+from ..kernels.options import KernelOptions, KeyPart, Result
 from ..schedule import RankPlan, Run
-from .lanes import Result, finish
+from .lanes import finish
 from .shard import Shard, Transfer
 from .shifted import fetch_queries
 

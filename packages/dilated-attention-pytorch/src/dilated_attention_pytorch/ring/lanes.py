@@ -2,32 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from ..kernels.carry import Carry
-from ..kernels.options import KernelOptions
+from ..kernels.options import KernelOptions, Result
 from ..schedule import Groups, Rows
 from ..schedule.heads import branch_offsets, head_set
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What the forward of a rank returns.
-
-    Args:
-        out: (b, n, H, d) in the inputs' dtype.
-        lse: (b, n, H), float32 or float64.
-        lane_out: (lanes, b, n, H, d), None where branches share one.
-        lane_lse: (lanes, b, n, H), None where branches share one.
-    """
-
-    out: Tensor
-    lse: Tensor
-    lane_out: Tensor | None = None
-    lane_lse: Tensor | None = None
 
 
 def finish(carry: Carry, queries: Groups, options: KernelOptions, dtype: torch.dtype) -> Result:

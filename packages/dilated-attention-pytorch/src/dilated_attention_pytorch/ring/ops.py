@@ -17,14 +17,13 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ..kernels.options import KernelOptions
+from ..kernels.options import KernelOptions, Result
 from ..kernels.select import Request, select
 from ..layout import Layout
 from ..pattern import Branch, DilationPattern
 from ..schedule import Problem
 from .autograd import RingCall, compute_backward, compute_forward
 from .backward import Gradients
-from .lanes import Result
 
 # Modes that see the operators inside these ops, which a mode around an op does not.
 observers: list[TorchDispatchMode] = []
@@ -58,6 +57,9 @@ def describe(
     return repr((branches, switches, offsets, numbers))
 
 
+describe_cached = lru_cache(maxsize=256)(describe)
+
+
 @lru_cache(maxsize=256)
 def _parse(text: str) -> tuple[DilationPattern, tuple[Any, ...]]:
     branches, switches, offsets, numbers = ast.literal_eval(text)
@@ -88,7 +90,17 @@ def _call(
 ) -> RingCall:
     problem = _problem(query.shape[1], query.shape[2], key.shape[2], text)
     _, (_, _, backend, deterministic, ring_bits) = _parse(text)
-    chosen = select(backend, Request(problem, query.dtype, query.device, ring_bits))
+    request = Request(
+        problem,
+        query.dtype,
+        query.device,
+        query.shape[3],
+        ring=ring_bits,
+        key_mask=key_mask is not None,
+        dropout=dropout_p > 0,
+        deterministic=deterministic,
+    )
+    chosen = select(backend, request)
     return RingCall(
         KernelOptions(problem, scale, chosen.part, dropout_p, seed),
         Layout((problem.n,)),
@@ -203,3 +215,19 @@ def _second_derivative(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | No
 
 attention.register_autograd(_backward, setup_context=_setup_context)
 attention_backward.register_autograd(_second_derivative)
+
+
+class EagerAttention(torch.autograd.Function):
+    """`attention` with the same autograd, without the wrapping of `register_autograd`.
+
+    A traced call needs that wrapping; in any other it is a fourth of the time before the kernels.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
+        """The op; autograd is off here, so that it does not record itself."""
+        output: tuple[Tensor, ...] = attention(*inputs)
+        _setup_context(ctx, inputs, output)
+        return output
+
+    backward = staticmethod(_backward)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..comm import Communicator, RankTask
 from ..kernels.carry import Carry, compute_dtype, put, take
-from ..kernels.options import KernelOptions, KeyPart, QuerySide
+from ..kernels.options import KernelOptions, KeyPart, QuerySide, Result
 from ..schedule import Groups, RankPlan, runs
 from ..schedule.messages import shard_queries
 from ..schedule.partials import PartialBlock, partial_blocks
@@ -23,7 +23,7 @@ from .backward import Gradients, differentiate
 from .forward import attend
 from .gather import gather_rows
 from .indexing import index_tensor, rank_rows
-from .lanes import Result, backward_terms, finish
+from .lanes import backward_terms, finish
 from .shifted import shifted_branches
 
 

@@ -3,6 +3,10 @@
 Rows of one head that the same branches select are a **class**; a tile is up to `block` of its rows,
 evenly spaced. The same branches cover all rows of a tile, so for each branch the tile needs one
 range of evenly spaced rows of the other side, and one online softmax runs over all of them.
+
+torchscale's row shift parts the rows of out from the query rows: in a shifted branch the row t of
+out answers the query `t - shift`, with one shift for each segment. Tiles lie on rows of out, of
+query, or of key; what their entries say of the other side is in positions of query or key.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +26,7 @@ from .problem import Problem
 
 Int32Array = npt.NDArray[np.int32]
 Offsets = tuple[int | None, ...]
+Side = Literal["out", "query", "key"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -36,12 +42,17 @@ class TileTable:
             need the masks (causality, segment, end of range). Members are the query heads of a
             key/value head, 1 on the query side.
         straddles: some tile's rows lie in several segments of a branch that covers it.
+        lanes: with torchscale's switches, (T, members * branches, 4) of (covered, shift, end,
+            origin). `covered` is 1 where the branch selects the tile's rows, if only for phantom
+            keys; a row of out is `shift` after its query; query positions from `end` on stand for
+            queries of zeros; segments count from `origin`.
     """
 
     programs: Int32Array
     tiles: Int32Array
     entries: Int32Array
     straddles: bool
+    lanes: Int32Array | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +60,8 @@ class _Cell:
     """Positions begin:end of one document in which every branch selects periodically.
 
     `starts[i]` is the position from which branch i counts: its segment there, or the document
-    where all of its segments count alike (r divides w).
+    where all of its segments count alike (r divides w). `shifts[i]` is what lies between a query
+    and its row of out there, None where the queries have no row of out in branch i.
     """
 
     begin: int
@@ -57,6 +69,7 @@ class _Cell:
     document: int
     document_end: int
     starts: tuple[int, ...]
+    shifts: tuple[int | None, ...]
 
 
 def _periodic(problem: Problem, branch: int, length: int) -> bool:
@@ -65,26 +78,50 @@ def _periodic(problem: Problem, branch: int, length: int) -> bool:
     return w % problem.pattern.branches[branch].dilation_rate == 0 or w >= length
 
 
-def _cells(problem: Problem) -> Iterator[_Cell]:
+def _reached(problem: Problem, branch: int) -> int:
+    """The first query that has no row of out in a shifted branch."""
+    w, padded = problem.segment_length(branch), problem.padded_segment(branch)
+    last = (problem.n - 1) // padded
+    return last * w + min(w, problem.n - last * padded)
+
+
+def _cells(problem: Problem, side: Side = "query") -> Iterator[_Cell]:
     bounds = problem.cu_seqlens or (0, problem.n)
     for start, end in pairwise(bounds):
         if start == end:
             continue
-        uneven = [i for i in range(problem.num_branches) if not _periodic(problem, i, end - start)]
+        # Branches that count afresh in every segment, and how far segments lie apart.
+        spans: dict[int, int] = {}
         cuts = {start, end}
-        for i in uneven:
-            cuts.update(range(start, end, problem.pattern.branches[i].segment_length))
+        for i in range(problem.num_branches):
+            if problem.shifted(i):
+                spans[i] = problem.padded_segment(i) if side == "out" else problem.segment_length(i)
+                if side == "query":
+                    cuts.add(_reached(problem, i))
+            elif not _periodic(problem, i, end - start):
+                spans[i] = problem.pattern.branches[i].segment_length
+        for span in spans.values():
+            cuts.update(range(start, end, span))
         edges = sorted(cuts)
         for begin, stop in pairwise(edges):
             starts = [start] * problem.num_branches
-            for i in uneven:
-                w = problem.pattern.branches[i].segment_length
-                starts[i] = begin - (begin - start) % w
-            yield _Cell(begin, stop, start, end, tuple(starts))
+            shifts: list[int | None] = [0] * problem.num_branches
+            for i, span in spans.items():
+                segment, place = divmod(begin - start, span)
+                starts[i] = begin - place
+                if problem.shifted(i):
+                    gap = problem.padded_segment(i) - problem.segment_length(i)
+                    lost = side == "query" and begin >= _reached(problem, i)
+                    shifts[i] = None if lost else segment * gap
+            yield _Cell(begin, stop, start, end, tuple(starts), tuple(shifts))
 
 
+@lru_cache(maxsize=256)
 def count_cells(problem: Problem) -> int:
-    """Number of pieces that documents and unevenly selecting branches cut the sequence into."""
+    """Number of pieces that documents and unevenly selecting branches cut the sequence into.
+
+    The end of a shifted branch's queries, which may cut one more piece, is not counted.
+    """
     total = 0
     for start, end in pairwise(problem.cu_seqlens or (0, problem.n)):
         total += start < end
@@ -124,14 +161,20 @@ def _classes(
 
 
 def _class_tiles(
-    problem: Problem, members: tuple[Offsets, ...], block: int, other: int, *, keys: bool
+    problem: Problem, members: tuple[Offsets, ...], block: int, other: int, side: Side
 ) -> tuple[IntArray, IntArray, bool]:
     """Tiles and entries of one kind of head, and whether some tile straddles segments."""
     rates = tuple(branch.dilation_rate for branch in problem.pattern.branches)
     tiles, entries, straddles = [], [], False
-    for cell in _cells(problem):
+    for cell in _cells(problem, side):
         phases = tuple((cell.begin - s) % r for s, r in zip(cell.starts, rates, strict=True))
-        for first, step, covered in _classes(rates, phases, members):
+        present = members
+        if None in cell.shifts:
+            present = tuple(
+                tuple(None if s is None else o for o, s in zip(row, cell.shifts, strict=True))
+                for row in members
+            )
+        for first, step, covered in _classes(rates, phases, present):
             rows = -((cell.begin + first - cell.end) // step)
             if rows <= 0:
                 continue
@@ -147,19 +190,17 @@ def _class_tiles(
             columns = []
             for lane, used in enumerate(covered):
                 member, branch = divmod(lane, len(rates))
-                offset = members[member][branch]
+                offset = present[member][branch]
                 if not used or offset is None:
-                    columns.append(np.zeros((len(start), 4), dtype=np.int64))
+                    columns.append(np.zeros((len(start), 8), dtype=np.int64))
                     continue
-                entry, crossing = _entry(
-                    problem, cell, branch, offset, start, last, other, keys=keys
-                )
+                entry, crossing = _entry(problem, cell, branch, offset, start, last, other, side)
                 columns.append(entry)
                 straddles |= crossing
             entries.append(np.stack(columns, 1))
     lanes = len(members) * len(rates)
     if not tiles:
-        none = np.zeros((0, 4), dtype=np.int64), np.zeros((0, lanes, 4), dtype=np.int64)
+        none = np.zeros((0, 4), dtype=np.int64), np.zeros((0, lanes, 8), dtype=np.int64)
         return *none, False
     all_tiles, all_entries = np.concatenate(tiles), np.concatenate(entries)
     order = np.argsort(all_tiles[:, 0], kind="stable")
@@ -174,48 +215,65 @@ def _entry(
     first: IntArray,
     last: IntArray,
     other: int,
-    *,
-    keys: bool,
+    side: Side,
 ) -> tuple[IntArray, bool]:
-    """The other side's rows for tiles from `first` to `last`, and whether some tile straddles."""
+    """Entry and lane columns of tiles from `first` to `last`, and whether some tile straddles."""
     w = problem.pattern.branches[branch].segment_length
     rate = problem.pattern.branches[branch].dilation_rate
-    start = cell.starts[branch]
-    low_segment, high_segment = (first - start) // w, (last - start) // w
+    start, shift = cell.starts[branch], cell.shifts[branch]
+    assert shift is not None, "members leave such branches out"
+    if side == "out":
+        start, first, last = start - shift, first - shift, last - shift
+    if problem.shifted(branch):
+        # A cell is one segment here; padding gives it rows of out without a query.
+        low_segment = high_segment = np.zeros_like(first)
+        real_end = min(start + w, cell.document_end)
+        end = np.full_like(
+            first,
+            min(start + problem.padded_segment(branch), problem.n - shift)
+            if side == "key"
+            else real_end,
+        )
+    else:
+        low_segment, high_segment = (first - start) // w, (last - start) // w
+        real_end = cell.document_end
+        end = np.minimum(start + (high_segment + 1) * w, cell.document_end)
     base = start + low_segment * w + offset
-    end = np.minimum(start + (high_segment + 1) * w, cell.document_end)
     rows = np.maximum(0, -((base - end) // rate))
     full_begin, full_end = np.zeros_like(rows), rows.copy()
-    if problem.is_causal and keys:
+    if problem.is_causal and side == "key":
         skipped = np.clip(-((base - first) // rate), 0, rows)
         base, rows = base + skipped * rate, rows - skipped
         full_begin, full_end = np.clip(-((base - last) // rate), 0, rows), rows.copy()
     elif problem.is_causal:
         rows = np.clip((last - base) // rate + 1, 0, rows)
         full_end = np.clip((first - base) // rate + 1, 0, rows)
+    if side == "key":
+        full_end = np.minimum(full_end, np.clip(-((base - real_end) // rate), 0, rows))
     full_begin = np.minimum(-(-full_begin // other) * other, rows)
     full_end = np.maximum(full_begin, full_end // other * other)
     straddles = low_segment != high_segment
     full_begin[straddles] = 0
     full_end[straddles] = 0
-    return np.stack([base, rows, full_begin, full_end], 1), bool(straddles.any())
+    lane = (np.full_like(base, x) for x in (1, shift, real_end, start))
+    return np.stack([base, rows, full_begin, full_end, *lane], 1), bool(straddles.any())
 
 
 @lru_cache(maxsize=64)
-def tile_table(problem: Problem, block: int, other: int, *, keys: bool = False) -> TileTable:
+def tile_table(
+    problem: Problem, block: int, other: int, *, keys: bool = False, outputs: bool = False
+) -> TileTable:
     """All tiles of one side.
 
     Args:
-        problem: what is computed; torchscale's row shift is not covered.
+        problem: what is computed.
         block: rows of a tile.
         other: rows that a kernel takes from the other side at a time.
         keys: tiles of key rows for key/value heads; of query rows for query heads otherwise.
-
-    Raises:
-        ValueError: the pattern shifts rows, which this table cannot say.
+        outputs: tiles of rows of out, where torchscale's row shift parts them from the queries.
     """
-    if problem.pattern.shift_rows:
-        raise ValueError("tile tables do not cover torchscale's row shift")
+    assert not (keys and outputs)
+    side: Side = "key" if keys else "out" if outputs else "query"
     group = problem.num_heads // problem.num_kv_heads if keys else 1
     heads = problem.num_heads // group
     by_head = list(zip(*problem.offsets, strict=True))
@@ -225,9 +283,7 @@ def tile_table(problem: Problem, block: int, other: int, *, keys: bool = False) 
     for head in range(heads):
         members = tuple(by_head[head * group : (head + 1) * group])
         if members not in kinds:
-            some_tiles, some_entries, crossing = _class_tiles(
-                problem, members, block, other, keys=keys
-            )
+            some_tiles, some_entries, crossing = _class_tiles(problem, members, block, other, side)
             straddles |= crossing
             kinds[members] = (made, len(some_tiles))
             tiles.append(some_tiles)
@@ -236,9 +292,11 @@ def tile_table(problem: Problem, block: int, other: int, *, keys: bool = False) 
         first, count = kinds[members]
         numbers = np.arange(first, first + count, dtype=np.int64)
         programs.append(np.stack([np.full_like(numbers, head), numbers], 1))
+    columns = np.concatenate(entries).astype(np.int32)
     return TileTable(
         np.concatenate(programs).astype(np.int32),
         np.concatenate(tiles).astype(np.int32),
-        np.concatenate(entries).astype(np.int32),
+        np.ascontiguousarray(columns[..., :4]),
         straddles,
+        None if problem.pattern.exact else np.ascontiguousarray(columns[..., 4:]),
     )

@@ -81,7 +81,7 @@ def _walk_keys(
 @triton.jit
 def dquery_kernel(
     query_ptr, key_ptr, value_ptr, mask_ptr, dout_ptr, lse_ptr, delta_ptr, dquery_ptr,
-    programs_ptr, tiles_ptr, entries_ptr, branches_ptr, seed_ptr, threshold, kept_scale,
+    seed_ptr, programs_ptr, tiles_ptr, entries_ptr, branches_ptr, threshold, kept_scale,
     log2_scale, scale, query_batch, query_row, query_head, key_batch, key_row, key_head,
     value_batch, value_row, value_head, dout_batch, dout_row, dout_head, length, heads, group,
     BRANCHES: tl.constexpr, CAUSAL: tl.constexpr, SEGMENTS: tl.constexpr,
@@ -128,8 +128,8 @@ def dquery_kernel(
             first = tl.load(entry)
             full_begin = tl.load(entry + 2)
             full_end = tl.load(entry + 3)
-            segment_length = tl.load(branches_ptr + 2 * branch)
-            rate = tl.load(branches_ptr + 2 * branch + 1)
+            segment_length = tl.load(branches_ptr + 3 * branch)
+            rate = tl.load(branches_ptr + 3 * branch + 1)
             dquery = _walk_keys(
                 dquery, query, dout, lse2, delta, positions, key_base, value_base, mask_base,
                 full_begin, full_end, count, first, rate, segment_length, document, branch,
@@ -151,13 +151,16 @@ def dquery_kernel(
 @triton.jit
 def _walk_queries(
     dkey, dvalue, key, value, key_positions, query_base, dout_base, lse_base, delta_base,
-    begin, end, count, first, rate, segment_length, document, branch, sequence, seed, threshold,
-    kept_scale, query_stride, dout_stride, log2_scale, columns,
+    begin, end, count, real, first, rate, segment_length, document, branch, sequence, seed,
+    threshold, kept_scale, query_stride, dout_stride, log2_scale, columns,
     MASKED: tl.constexpr, CAUSAL: tl.constexpr, SEGMENTS: tl.constexpr,
     DROPOUT: tl.constexpr, HEAD: tl.constexpr, BLOCK_D: tl.constexpr,
     BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Queries begin:end of one branch's range, added to the tile's dk (without scale) and dv."""
+    """Queries begin:end of one branch's range, added to the tile's dk (without scale) and dv.
+
+    Queries from number `real` on are zeros; there are none in an unmasked stretch.
+    """
     offsets = tl.arange(0, BLOCK_N)
     row_offsets = (first + offsets * rate).to(tl.int64)
     query_rows = query_base + row_offsets * query_stride
@@ -171,7 +174,7 @@ def _walk_queries(
         query_at = query_rows + start * query_step
         dout_at = dout_rows + start * dout_step
         if MASKED:
-            query = load_rows(query_at, columns, HEAD, BLOCK_D, inside)
+            query = load_rows(query_at, columns, HEAD, BLOCK_D, number < real)
             dout = load_rows(dout_at, columns, HEAD, BLOCK_D, inside)
             lse2 = tl.load(lse_base + positions, mask=inside, other=float("inf"))
             delta = tl.load(delta_base + positions, mask=inside, other=0.0)
@@ -216,7 +219,7 @@ def _walk_queries(
 @triton.jit
 def dkey_dvalue_kernel(
     query_ptr, key_ptr, value_ptr, mask_ptr, dout_ptr, lse_ptr, delta_ptr, dkey_ptr, dvalue_ptr,
-    programs_ptr, tiles_ptr, entries_ptr, branches_ptr, seed_ptr, threshold, kept_scale,
+    seed_ptr, programs_ptr, tiles_ptr, entries_ptr, branches_ptr, threshold, kept_scale,
     log2_scale, scale, query_batch, query_row, query_head, key_batch, key_row, key_head,
     value_batch, value_row, value_head, dout_batch, dout_row, dout_head, length, heads, group,
     BRANCHES: tl.constexpr, CAUSAL: tl.constexpr, SEGMENTS: tl.constexpr,
@@ -266,25 +269,25 @@ def dkey_dvalue_kernel(
             first = tl.load(entry)
             full_begin = tl.load(entry + 2)
             full_end = tl.load(entry + 3)
-            segment_length = tl.load(branches_ptr + 2 * branch)
-            rate = tl.load(branches_ptr + 2 * branch + 1)
+            segment_length = tl.load(branches_ptr + 3 * branch)
+            rate = tl.load(branches_ptr + 3 * branch + 1)
             if CAUSAL:
                 dkey, dvalue = _walk_queries(
                     dkey, dvalue, key, value, positions, query_base, dout_base, lse_base,
-                    delta_base, 0, full_begin, count, first, rate, segment_length, document,
+                    delta_base, 0, full_begin, count, count, first, rate, segment_length, document,
                     branch, sequence, seed, threshold, kept_scale, query_row, dout_row,
                     log2_scale, columns, True, CAUSAL, SEGMENTS, DROPOUT, HEAD, BLOCK_D, BLOCK_N,
                     PRECISION,
                 )  # fmt: skip
             dkey, dvalue = _walk_queries(
                 dkey, dvalue, key, value, positions, query_base, dout_base, lse_base, delta_base,
-                full_begin, full_end, count, first, rate, segment_length, document, branch,
+                full_begin, full_end, count, count, first, rate, segment_length, document, branch,
                 sequence, seed, threshold, kept_scale, query_row, dout_row, log2_scale,
                 columns, False, CAUSAL, SEGMENTS, DROPOUT, HEAD, BLOCK_D, BLOCK_N, PRECISION,
             )  # fmt: skip
             dkey, dvalue = _walk_queries(
                 dkey, dvalue, key, value, positions, query_base, dout_base, lse_base, delta_base,
-                full_end, count, count, first, rate, segment_length, document, branch,
+                full_end, count, count, count, first, rate, segment_length, document, branch,
                 sequence, seed, threshold, kept_scale, query_row, dout_row, log2_scale,
                 columns, True, CAUSAL, SEGMENTS, DROPOUT, HEAD, BLOCK_D, BLOCK_N, PRECISION,
             )  # fmt: skip

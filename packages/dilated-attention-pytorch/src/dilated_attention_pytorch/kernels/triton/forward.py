@@ -114,43 +114,14 @@ def _walk(
 
 @triton.jit
 def forward_kernel(
-    query_ptr,
-    key_ptr,
-    value_ptr,
-    mask_ptr,
-    out_ptr,
-    lse_ptr,
-    programs_ptr,
-    tiles_ptr,
-    entries_ptr,
-    branches_ptr,
-    seed_ptr,
-    threshold,
-    kept_scale,
-    log2_scale,
-    query_batch,
-    query_row,
-    query_head,
-    key_batch,
-    key_row,
-    key_head,
-    value_batch,
-    value_row,
-    value_head,
-    length,
-    heads,
-    group,
-    BRANCHES: tl.constexpr,
-    CAUSAL: tl.constexpr,
-    SEGMENTS: tl.constexpr,
-    KEY_MASK: tl.constexpr,
-    DROPOUT: tl.constexpr,
-    HEAD: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
+    query_ptr, key_ptr, value_ptr, mask_ptr, out_ptr, lse_ptr, seed_ptr,
+    programs_ptr, tiles_ptr, entries_ptr, branches_ptr, threshold, kept_scale, log2_scale,
+    query_batch, query_row, query_head, key_batch, key_row, key_head,
+    value_batch, value_row, value_head, length, heads, group,
+    BRANCHES: tl.constexpr, CAUSAL: tl.constexpr, SEGMENTS: tl.constexpr,
+    KEY_MASK: tl.constexpr, DROPOUT: tl.constexpr, HEAD: tl.constexpr, BLOCK_D: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
     """out (b, n, H, d) and lse (b, n, H), contiguous; every row is written once."""
     program = tl.program_id(0)
     batch = tl.program_id(1).to(tl.int64)
@@ -187,8 +158,8 @@ def forward_kernel(
             first = tl.load(entry)
             full_begin = tl.load(entry + 2)
             full_end = tl.load(entry + 3)
-            segment_length = tl.load(branches_ptr + 2 * branch)
-            rate = tl.load(branches_ptr + 2 * branch + 1)
+            segment_length = tl.load(branches_ptr + 3 * branch)
+            rate = tl.load(branches_ptr + 3 * branch + 1)
             acc, row_max, row_sum = _walk(
                 acc, row_max, row_sum, query, positions, key_base, value_base, mask_base,
                 full_begin, full_end, count, first, rate, segment_length, document, branch,

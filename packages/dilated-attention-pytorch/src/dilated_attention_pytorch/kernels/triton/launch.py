@@ -1,4 +1,4 @@
-"""Launching the kernels on whole tensors: tables to the device, blocks by head dimension."""
+"""The backend: whole sequences through the kernels, and what is kept from call to call."""
 
 from __future__ import annotations
 
@@ -12,71 +12,161 @@ import triton
 from torch import Tensor
 
 from ...schedule import Problem
-from ...schedule.tables import TileTable, tile_table
-from ..options import KernelOptions
+from ...schedule.tables import tile_table
+from ..options import KernelOptions, Result
 from .backward import dkey_dvalue_kernel, dquery_kernel
+from .blocks import Blocks, dkey_blocks, dquery_blocks, forward_blocks, lanes_forward_blocks
 from .forward import forward_kernel
+from .lanes import lanes_dkey_dvalue_kernel, lanes_dquery_kernel, lanes_forward_kernel
+from .launcher import Launcher
+from .prepare import prepare
+
+Strides = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Blocks:
-    """Rows of a program's tile, rows taken from the other side at a time, and how to run it."""
+class _Call:
+    """All that a call's launches depend on but the tensors' addresses: the key of what is kept.
 
-    own: int
-    other: int
-    warps: int
-    stages: int
+    `strides` are those of query, key and value, and of dout in backward.
+    """
 
+    problem: Problem
+    scale: float
+    dropout_p: float
+    masked: bool
+    batch: int
+    head_dim: int
+    dtype: torch.dtype
+    device: torch.device
+    strides: tuple[Strides, ...]
 
-def forward_blocks(head_dim: int, dtype: torch.dtype) -> Blocks:
-    """Blocks of the forward kernel."""
-    if dtype == torch.float32:
-        return Blocks(32, 32, 4, 2) if head_dim > 64 else Blocks(64, 32, 4, 2)
-    if head_dim <= 64:
-        return Blocks(128, 64, 4, 3)
-    return Blocks(128, 64, 8, 3) if head_dim <= 128 else Blocks(64, 32, 8, 2)
-
-
-def dquery_blocks(head_dim: int, dtype: torch.dtype) -> Blocks:
-    """Blocks of the dq kernel."""
-    if dtype == torch.float32:
-        return Blocks(32, 32, 4, 2) if head_dim > 64 else Blocks(64, 32, 4, 2)
-    if head_dim <= 64:
-        return Blocks(64, 32, 4, 3)
-    return Blocks(128, 64, 8, 3) if head_dim <= 128 else Blocks(64, 32, 8, 2)
-
-
-def dkey_blocks(head_dim: int, dtype: torch.dtype) -> Blocks:
-    """Blocks of the dk, dv kernel."""
-    if dtype == torch.float32:
-        return Blocks(32, 32, 4, 2) if head_dim > 64 else Blocks(64, 32, 4, 2)
-    if head_dim <= 64:
-        return Blocks(128, 32, 4, 3)
-    return Blocks(128, 64, 8, 3) if head_dim <= 128 else Blocks(64, 32, 8, 2)
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class _DeviceTable:
-    programs: Tensor
-    tiles: Tensor
-    entries: Tensor
-    branches: Tensor
-    straddles: bool
+    @property
+    def lanes(self) -> bool:
+        """Whether every branch keeps a result of its own."""
+        return not self.problem.pattern.exact
 
 
 @lru_cache(maxsize=64)
-def _device_table(
-    problem: Problem, own: int, other: int, device: torch.device, *, keys: bool
-) -> _DeviceTable:
-    table: TileTable = tile_table(problem, own, other, keys=keys)
-    branches = torch.tensor(
-        [(min(b.segment_length, problem.n), b.dilation_rate) for b in problem.pattern.branches],
-        dtype=torch.int32,
+def _tables(
+    problem: Problem, own: int, other: int, device: torch.device, *, keys: bool, outputs: bool
+) -> tuple[tuple[Tensor, ...], int, bool]:
+    """The kernels' tables on the device, number of programs, whether a tile straddles segments."""
+    table = tile_table(problem, own, other, keys=keys, outputs=outputs)
+    branches = [
+        (
+            problem.padded_segment(i) if problem.shifted(i) else problem.segment_length(i),
+            problem.pattern.branches[i].dilation_rate,
+            problem.segment_length(i),
+        )
+        for i in range(problem.num_branches)
+    ]
+    arrays = [table.programs, table.tiles, table.entries]
+    if table.lanes is not None:
+        arrays.append(table.lanes)
+    found = [torch.from_numpy(x).to(device) for x in arrays]
+    found.append(torch.tensor(branches, dtype=torch.int32, device=device))
+    return tuple(found), len(table.programs), table.straddles
+
+
+def _launcher(
+    kernel: Any,
+    call: _Call,
+    blocks: Blocks,
+    numbers: tuple[float, ...],
+    flags: tuple[bool, ...],
+    *,
+    keys: bool = False,
+    outputs: bool = False,
+) -> Launcher:
+    """A kernel over its tiles; `numbers` precede the strides, `flags` follow SEGMENTS."""
+    problem = call.problem
+    outputs = outputs and any(problem.shifted(i) for i in range(problem.num_branches))
+    tables, programs, straddles = _tables(
+        problem, blocks.own, blocks.other, call.device, keys=keys, outputs=outputs
     )
-    programs, tiles, entries = (
-        torch.from_numpy(x).to(device) for x in (table.programs, table.tiles, table.entries)
+    return Launcher(
+        kernel,
+        (programs, call.batch, 1),
+        tables,
+        (
+            *numbers,
+            *(stride for strides in call.strides for stride in strides[:3]),
+            problem.n,
+            problem.num_heads,
+            problem.num_heads // problem.num_kv_heads,
+            problem.num_branches,
+            problem.is_causal,
+            straddles,
+            *flags,
+            call.head_dim,
+            max(16, triton.next_power_of_2(call.head_dim)),
+            blocks.own,
+            blocks.other,
+            "ieee",
+        ),
+        warps=blocks.warps,
+        stages=blocks.stages,
     )
-    return _DeviceTable(programs, tiles, entries, branches.to(device), table.straddles)
+
+
+def _numbers(call: _Call) -> tuple[float, ...]:
+    """Dropout's threshold and factor where the kernels know it, then the scale in base 2."""
+    log2_scale = call.scale * math.log2(math.e)
+    if call.lanes:
+        return (log2_scale,)
+    p = call.dropout_p
+    return math.floor(p * 2**32), 0.0 if p == 1 else 1 / (1 - p), log2_scale
+
+
+@lru_cache(maxsize=64)
+def _forward_launcher(call: _Call) -> Launcher:
+    if call.lanes:
+        blocks = lanes_forward_blocks(call.head_dim, call.dtype)
+        flags: tuple[bool, ...] = (call.problem.pattern.phantom_keys,)
+        return _launcher(lanes_forward_kernel, call, blocks, _numbers(call), flags, outputs=True)
+    blocks = forward_blocks(call.head_dim, call.dtype)
+    flags = (call.masked, call.dropout_p > 0)
+    return _launcher(forward_kernel, call, blocks, _numbers(call), flags)
+
+
+@lru_cache(maxsize=64)
+def _backward_launchers(call: _Call) -> tuple[Launcher, Launcher]:
+    """Of dq, and of dk and dv."""
+    numbers = (*_numbers(call), call.scale)
+    flags = () if call.lanes else (call.masked, call.dropout_p > 0)
+    return (
+        _launcher(
+            lanes_dquery_kernel if call.lanes else dquery_kernel,
+            call,
+            dquery_blocks(call.head_dim, call.dtype),
+            numbers,
+            flags,
+        ),
+        _launcher(
+            lanes_dkey_dvalue_kernel if call.lanes else dkey_dvalue_kernel,
+            call,
+            dkey_blocks(call.head_dim, call.dtype),
+            numbers,
+            flags,
+            keys=True,
+        ),
+    )
+
+
+def _call(options: KernelOptions, masked: bool, *tensors: Tensor) -> _Call:
+    query = tensors[0]
+    return _Call(
+        options.problem,
+        options.scale,
+        options.dropout_p,
+        masked,
+        query.shape[0],
+        query.shape[3],
+        query.dtype,
+        query.device,
+        tuple([tensor.stride() for tensor in tensors]),
+    )
 
 
 def _rows_last(tensor: Tensor) -> Tensor:
@@ -84,66 +174,15 @@ def _rows_last(tensor: Tensor) -> Tensor:
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 
 
-def _strides(*tensors: Tensor) -> tuple[int, ...]:
-    return tuple(tensor.stride(i) for tensor in tensors for i in range(3))
-
-
-def _launch(
-    kernel: Any,
-    blocks: Blocks,
-    options: KernelOptions,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    key_mask: Tensor | None,
-    *,
-    keys: bool = False,
-    **own: Any,
-) -> None:
-    """Run a kernel over its tiles; `own` are the arguments that the others do not have."""
-    problem, head_dim = options.problem, query.shape[3]
-    table = _device_table(problem, blocks.own, blocks.other, query.device, keys=keys)
-    dropout = options.dropout_p
-    names = ("batch", "row", "head")
-    for tensor, name in ((query, "query"), (key, "key"), (value, "value")):
-        own |= {f"{name}_{axis}": tensor.stride(i) for i, axis in enumerate(names)}
-    kernel[(len(table.programs), query.shape[0])](
-        query_ptr=query,
-        key_ptr=key,
-        value_ptr=value,
-        # Without a mask or dropout the kernels never read these two.
-        mask_ptr=key_mask if key_mask is not None else table.tiles,
-        seed_ptr=options.seed if options.seed is not None else table.tiles,
-        programs_ptr=table.programs,
-        tiles_ptr=table.tiles,
-        entries_ptr=table.entries,
-        branches_ptr=table.branches,
-        threshold=math.floor(dropout * 2**32),
-        kept_scale=0.0 if dropout == 1 else 1 / (1 - dropout),
-        log2_scale=options.scale * math.log2(math.e),
-        length=problem.n,
-        heads=problem.num_heads,
-        group=problem.num_heads // problem.num_kv_heads,
-        BRANCHES=problem.num_branches,
-        CAUSAL=problem.is_causal,
-        SEGMENTS=table.straddles,
-        KEY_MASK=key_mask is not None,
-        DROPOUT=dropout > 0,
-        HEAD=head_dim,
-        BLOCK_D=max(16, triton.next_power_of_2(head_dim)),
-        BLOCK_M=blocks.own,
-        BLOCK_N=blocks.other,
-        PRECISION="ieee",
-        num_warps=blocks.warps,
-        num_stages=blocks.stages,
-        **own,
-    )
+def _bytes(key_mask: Tensor | None, query: Tensor) -> Tensor:
+    """The mask as bytes; without one the query, which the kernels do not read in its place."""
+    return query if key_mask is None else key_mask.contiguous().view(torch.uint8)
 
 
 def forward(
     query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, options: KernelOptions
-) -> tuple[Tensor, Tensor]:
-    """(out, lse) of a whole sequence, one launch.
+) -> Result:
+    """out and lse of a whole sequence, one launch.
 
     Args:
         query: (b, n, H, d), any strides but a contiguous head dimension.
@@ -152,14 +191,23 @@ def forward(
         key_mask: (b, n) bool, True = attend, or None.
         options: problem, scale, dropout.
     """
-    query, key, value = (_rows_last(x) for x in (query, key, value))
+    query, key, value = _rows_last(query), _rows_last(key), _rows_last(value)
     out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
     lse = torch.empty(query.shape[:3], dtype=torch.float32, device=query.device)
-    mask = None if key_mask is None else key_mask.contiguous().view(torch.uint8)
-    if query.shape[1]:
-        blocks = forward_blocks(query.shape[3], query.dtype)
-        _launch(forward_kernel, blocks, options, query, key, value, mask, out_ptr=out, lse_ptr=lse)
-    return out, lse
+    result = Result(out, lse)
+    if options.per_branch:
+        result = Result(out, lse, *(x.new_empty((options.lanes, *x.shape)) for x in (out, lse)))
+    if not query.shape[1]:
+        return result
+    call = _call(options, key_mask is not None, query, key, value)
+    with torch.cuda.device_of(query):
+        launch = _forward_launcher(call)
+        if result.lane_out is not None and result.lane_lse is not None:
+            launch(query, key, value, out, lse, result.lane_out, result.lane_lse)
+        else:
+            seed = query if options.seed is None else options.seed
+            launch(query, key, value, _bytes(key_mask, query), out, lse, seed)
+    return result
 
 
 def backward(
@@ -168,11 +216,11 @@ def backward(
     value: Tensor,
     key_mask: Tensor | None,
     dout: Tensor,
-    lse: Tensor,
-    delta: Tensor,
+    dlse: Tensor | None,
+    result: Result,
     options: KernelOptions,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(dq, dk, dv) of a whole sequence in the inputs' dtype, two launches.
+    """(dq, dk, dv) of a whole sequence in the inputs' dtype, three launches.
 
     Args:
         query: (b, n, H, d), any strides but a contiguous head dimension.
@@ -180,42 +228,34 @@ def backward(
         value: (b, n, H_kv, d).
         key_mask: (b, n) bool or None.
         dout: (b, n, H, d) in query's dtype.
-        lse: (b, n, H) float32, global.
-        delta: (b, n, H) float32, `<dout, out> - dlse`.
+        dlse: (b, n, H) float32, or None.
+        result: of the forward.
         options: problem, scale, dropout.
     """
     query, key, value, dout = (_rows_last(x) for x in (query, key, value, dout))
     dquery, dkey, dvalue = (
         torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (query, key, value)
     )
-    mask = None if key_mask is None else key_mask.contiguous().view(torch.uint8)
     if not query.shape[1]:
         return dquery, dkey, dvalue
-    common: dict[str, Any] = {
-        "dout_ptr": dout,
-        "lse_ptr": torch.where(lse == -torch.inf, torch.inf, lse * math.log2(math.e))
-        .transpose(1, 2)
-        .contiguous(),
-        "delta_ptr": delta.transpose(1, 2).contiguous(),
-        "scale": options.scale,
-        "dout_batch": dout.stride(0),
-        "dout_row": dout.stride(1),
-        "dout_head": dout.stride(2),
-    }
-    blocks = dquery_blocks(query.shape[3], query.dtype)
-    _launch(dquery_kernel, blocks, options, query, key, value, mask, dquery_ptr=dquery, **common)
-    blocks = dkey_blocks(query.shape[3], query.dtype)
-    _launch(
-        dkey_dvalue_kernel,
-        blocks,
-        options,
-        query,
-        key,
-        value,
-        mask,
-        keys=True,
-        dkey_ptr=dkey,
-        dvalue_ptr=dvalue,
-        **common,
-    )
+    call = _call(options, key_mask is not None, query, key, value, dout)
+    with torch.cuda.device_of(query):
+        launch_dquery, launch_dkey = _backward_launchers(call)
+        if result.lane_out is not None and result.lane_lse is not None:
+            detached = options.problem.pattern.detach_mix
+            lse2, delta = prepare(
+                dout,
+                None if detached else dlse,
+                result.lane_out if detached else result.out,
+                result.lse,
+                result.lane_lse,
+            )
+            launch_dquery(query, key, value, dout, lse2, delta, dquery)
+            launch_dkey(query, key, value, dout, lse2, delta, dkey, dvalue)
+        else:
+            lse2, delta = prepare(dout, dlse, result.out, result.lse)
+            given = (query, key, value, _bytes(key_mask, query), dout, lse2, delta)
+            seed = query if options.seed is None else options.seed
+            launch_dquery(*given, dquery, seed)
+            launch_dkey(*given, dkey, dvalue, seed)
     return dquery, dkey, dvalue

@@ -1,0 +1,1 @@
+"""Hopper kernels: a producer streams what `schedule/streams.py` lists, two consumers compute."""

@@ -1,0 +1,275 @@
+"""Backward, dk and dv: by tiles of key rows, with queries, dout, lse and delta streamed.
+
+P^T = exp2(s^T - lse) times the multiplicity, which the producer has taken into lse;
+dV = P^T dout, dS^T = P^T (dP^T - delta), dK = scale dS^T q. Of a block, dk is added while the
+scores of the next are computed.
+"""
+
+from __future__ import annotations
+
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.hopper import (
+    fence_async_shared,
+    mbarrier,
+    warpgroup_mma,
+    warpgroup_mma_wait,
+)
+
+from .tile import (
+    barriers,
+    half_rows,
+    load_half,
+    own_edges,
+    produce,
+    record,
+    store_half,
+    tile_edges,
+    tile_pieces,
+    visible,
+)
+
+
+@gluon.jit
+def _product(
+    own, streamed, number, BLOCK: gl.constexpr, HALF: gl.constexpr, D: gl.constexpr,
+    layout: gl.constexpr,
+):  # fmt: skip
+    """Products of own rows with those of a buffer, under way."""
+    other = streamed.index(number).reshape([BLOCK, D]).permute([1, 0])
+    zero = gl.zeros([HALF, BLOCK], gl.float32, layout=layout)
+    return warpgroup_mma(own, other, zero, use_acc=False, is_async=True)
+
+
+@gluon.jit
+def _add(acc, left16, streamed, number, BLOCK: gl.constexpr, D: gl.constexpr):
+    """Weighted rows of a buffer added, under way."""
+    return warpgroup_mma(left16, streamed.index(number).reshape([BLOCK, D]), acc, is_async=True)
+
+
+@gluon.jit
+def _consume(
+    c: gl.constexpr, key_ptr, key_row, value_ptr, value_row, dkey_ptr, dvalue_offset, out_row,
+    table, own, streamed, statistics, ready, free, log2_scale,
+    BLOCK: gl.constexpr, HALF: gl.constexpr, D: gl.constexpr, HEAD: gl.constexpr,
+    STAGES: gl.constexpr, CAUSAL: gl.constexpr,
+):  # fmt: skip
+    score_layout: gl.constexpr = gl.NVMMADistributedLayout(
+        version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, BLOCK, 16]
+    )
+    out_layout: gl.constexpr = gl.NVMMADistributedLayout(
+        version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, D, 16]
+    )
+    left: gl.constexpr = gl.DotOperandLayout(operand_index=0, parent=out_layout, k_width=2)
+    columns: gl.constexpr = gl.SliceLayout(0, score_layout)
+    dtype: gl.constexpr = own.dtype
+
+    start, step, rows = half_rows(table, c)
+    key = own.index(c)
+    value = own.index(2 + c)
+    scale = log2_scale * 0.6931471805599453
+    sign = gl.where(log2_scale < 0, -1.0, 1.0)
+    log2_scale = log2_scale * sign
+    load_half(key_ptr, key_row, start, step, rows, sign, key, HEAD, HALF, D)
+    load_half(value_ptr, value_row, start, step, rows, 1.0, value, HEAD, HALF, D)
+    fence_async_shared()
+    dkey = gl.zeros([HALF, D], gl.float32, layout=out_layout)
+    dvalue = gl.zeros([HALF, D], gl.float32, layout=out_layout)
+    begin, end = tile_pieces(table)
+    edge, last_edge = tile_edges(table)
+    own_end = own_edges(table, c)
+    blocks = 0
+    for at in range(begin, end, 8):
+        blocks += gl.load(table + at + 1)
+    i = 0
+    if (begin < end) | (edge < own_end):
+        # The first block, a piece's or an edge; to a piece's the limits of an edge do nothing.
+        piece = begin < end
+        entry = table + gl.where(piece, begin, edge)
+        seen = visible(
+            start, step, gl.load(entry), gl.load(entry + gl.where(piece, 2, 1)),
+            gl.where(piece, -1, gl.load(entry + 5)),
+            gl.where(piece, 2147483647, gl.load(entry + 6)),
+            True, CAUSAL, HALF, BLOCK, score_layout,
+        )  # fmt: skip
+        mbarrier.wait(ready.index(0), 0)
+        s = _product(key, streamed, 0, BLOCK, HALF, D, score_layout)
+        dp = _product(value, streamed, STAGES, BLOCK, HALF, D, score_layout)
+        lse = gl.expand_dims(statistics.index(0).load(columns), 0)
+        s = warpgroup_mma_wait(1, deps=(s,))
+        p = gl.where(seen, gl.exp2(s * log2_scale - lse), 0.0)
+        p16 = gl.convert_layout(p.to(dtype), left)
+        dvalue = _add(dvalue, p16, streamed, STAGES, BLOCK, D)
+        dp = warpgroup_mma_wait(1, deps=(dp,))
+        delta = gl.expand_dims(statistics.index(STAGES).load(columns), 0)
+        # Not p * (dp - delta) alone: a hidden pair's dp may be anything.
+        ds = gl.where(p == 0.0, 0.0, p * (dp - delta))
+        ds16 = gl.convert_layout(ds.to(dtype), left)
+        dvalue = warpgroup_mma_wait(0, deps=(dvalue,))
+        edge += gl.where(piece, 0, 8)
+        for i in range(1, blocks):
+            stage = i % STAGES
+            before = (i - 1) % STAGES
+            mbarrier.wait(ready.index(stage), (i // STAGES) & 1)
+            s = _product(key, streamed, stage, BLOCK, HALF, D, score_layout)
+            dkey = _add(dkey, ds16, streamed, before, BLOCK, D)
+            dp = _product(value, streamed, STAGES + stage, BLOCK, HALF, D, score_layout)
+            lse = gl.expand_dims(statistics.index(stage).load(columns), 0)
+            s, dkey = warpgroup_mma_wait(1, deps=(s, dkey))
+            mbarrier.arrive(free.index(before), count=1)
+            p = gl.exp2(s * log2_scale - lse)
+            p16 = gl.convert_layout(p.to(dtype), left)
+            dvalue = _add(dvalue, p16, streamed, STAGES + stage, BLOCK, D)
+            dp = warpgroup_mma_wait(1, deps=(dp,))
+            delta = gl.expand_dims(statistics.index(STAGES + stage).load(columns), 0)
+            ds16 = gl.convert_layout((p * (dp - delta)).to(dtype), left)
+            dvalue = warpgroup_mma_wait(0, deps=(dvalue,))
+        i = gl.maximum(blocks, 1)
+        start, step, rows = half_rows(table, c)
+        for at in range(edge, own_end, 8):
+            entry = table + at
+            stage = i % STAGES
+            before = (i - 1) % STAGES
+            mbarrier.wait(ready.index(stage), (i // STAGES) & 1)
+            s = _product(key, streamed, stage, BLOCK, HALF, D, score_layout)
+            dkey = _add(dkey, ds16, streamed, before, BLOCK, D)
+            dp = _product(value, streamed, STAGES + stage, BLOCK, HALF, D, score_layout)
+            lse = gl.expand_dims(statistics.index(stage).load(columns), 0)
+            s, dkey = warpgroup_mma_wait(1, deps=(s, dkey))
+            mbarrier.arrive(free.index(before), count=1)
+            seen = visible(
+                start, step, gl.load(entry), gl.load(entry + 1), gl.load(entry + 5),
+                gl.load(entry + 6), True, CAUSAL, HALF, BLOCK, score_layout,
+            )  # fmt: skip
+            p = gl.where(seen, gl.exp2(s * log2_scale - lse), 0.0)
+            p16 = gl.convert_layout(p.to(dtype), left)
+            dvalue = _add(dvalue, p16, streamed, STAGES + stage, BLOCK, D)
+            dp = warpgroup_mma_wait(1, deps=(dp,))
+            delta = gl.expand_dims(statistics.index(STAGES + stage).load(columns), 0)
+            ds = gl.where(p == 0.0, 0.0, p * (dp - delta))
+            ds16 = gl.convert_layout(ds.to(dtype), left)
+            dvalue = warpgroup_mma_wait(0, deps=(dvalue,))
+            i += 1
+        before = (i - 1) % STAGES
+        dkey = _add(dkey, ds16, streamed, before, BLOCK, D)
+        dkey = warpgroup_mma_wait(0, deps=(dkey,))
+        mbarrier.arrive(free.index(before), count=1)
+
+    start, step, rows = half_rows(table, c)
+    for at in range(own_end, last_edge, 8):
+        entry = table + at
+        stage = i % STAGES
+        mbarrier.wait(ready.index(stage), (i // STAGES) & 1)
+        if (gl.load(entry + 4) >> c) & 1 != 0:
+            s = _product(key, streamed, stage, BLOCK, HALF, D, score_layout)
+            dp = _product(value, streamed, STAGES + stage, BLOCK, HALF, D, score_layout)
+            lse = gl.expand_dims(statistics.index(stage).load(columns), 0)
+            seen = visible(
+                start, step, gl.load(entry), gl.load(entry + 1), gl.load(entry + 5),
+                gl.load(entry + 6), True, CAUSAL, HALF, BLOCK, score_layout,
+            )  # fmt: skip
+            s = warpgroup_mma_wait(1, deps=(s,))
+            p = gl.where(seen, gl.exp2(s * log2_scale - lse), 0.0)
+            p16 = gl.convert_layout(p.to(dtype), left)
+            dvalue = _add(dvalue, p16, streamed, STAGES + stage, BLOCK, D)
+            dp = warpgroup_mma_wait(1, deps=(dp,))
+            delta = gl.expand_dims(statistics.index(STAGES + stage).load(columns), 0)
+            ds = gl.where(p == 0.0, 0.0, p * (dp - delta))
+            ds16 = gl.convert_layout(ds.to(dtype), left)
+            dkey = _add(dkey, ds16, streamed, stage, BLOCK, D)
+            dkey, dvalue = warpgroup_mma_wait(0, deps=(dkey, dvalue))
+        mbarrier.arrive(free.index(stage), count=1)
+        i += 1
+    dvalue_ptr = dkey_ptr + dvalue_offset
+    store_half(dvalue_ptr, dvalue, start, step, rows, out_row, HEAD, HALF, D, out_layout)
+    store_half(dkey_ptr, dkey * scale, start, step, rows, out_row, HEAD, HALF, D, out_layout)
+
+
+@gluon.jit
+def _consumer_0(
+    key_ptr, key_row, value_ptr, value_row, dkey_ptr, dvalue_offset, out_row, table,
+    own, streamed, statistics, ready, free, log2_scale,
+    BLOCK: gl.constexpr, HALF: gl.constexpr, D: gl.constexpr, HEAD: gl.constexpr,
+    STAGES: gl.constexpr, CAUSAL: gl.constexpr,
+):  # fmt: skip
+    _consume(
+        0, key_ptr, key_row, value_ptr, value_row, dkey_ptr, dvalue_offset, out_row, table, own,
+        streamed, statistics, ready, free, log2_scale, BLOCK, HALF, D, HEAD, STAGES, CAUSAL,
+    )  # fmt: skip
+
+
+@gluon.jit
+def _consumer_1(
+    key_ptr, key_row, value_ptr, value_row, dkey_ptr, dvalue_offset, out_row, table,
+    own, streamed, statistics, ready, free, log2_scale,
+    BLOCK: gl.constexpr, HALF: gl.constexpr, D: gl.constexpr, HEAD: gl.constexpr,
+    STAGES: gl.constexpr, CAUSAL: gl.constexpr,
+):  # fmt: skip
+    _consume(
+        1, key_ptr, key_row, value_ptr, value_row, dkey_ptr, dvalue_offset, out_row, table, own,
+        streamed, statistics, ready, free, log2_scale, BLOCK, HALF, D, HEAD, STAGES, CAUSAL,
+    )  # fmt: skip
+
+
+@gluon.jit
+def dkey_dvalue_kernel(
+    key_ptr, value_ptr, lse_ptr, delta_ptr, dkey_ptr, table, log_weights,
+    key_batch, key_row, key_head, value_batch, value_row, value_head,
+    length, heads, group, log2_scale,
+    q0, q1, q2, q3, q4, q5, q6, q7, q8, q9, q10, q11,
+    o0, o1, o2, o3, o4, o5, o6, o7, o8, o9, o10, o11,
+    VIEWS: gl.constexpr, BLOCK: gl.constexpr, HALF: gl.constexpr, D: gl.constexpr,
+    HEAD: gl.constexpr, STAGES: gl.constexpr, CAUSAL: gl.constexpr,
+):  # fmt: skip
+    """dk and right behind it dv, each (b, n, H_kv, d), summed over the group's query heads."""
+    query_views = (q0, q1, q2, q3, q4, q5, q6, q7, q8, q9, q10, q11)
+    dout_views = (o0, o1, o2, o3, o4, o5, o6, o7, o8, o9, o10, o11)
+    dtype: gl.constexpr = q0.dtype
+    layout: gl.constexpr = gl.NVMMASharedLayout.get_default_for([HALF, D], dtype)
+    flat: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, order=[0])
+    own = gl.allocate_shared_memory(dtype, [4, HALF, D], layout)
+    streamed = gl.allocate_shared_memory(dtype, [2 * STAGES, 1, 1, 1, BLOCK, D], q0.layout)
+    statistics = gl.allocate_shared_memory(gl.float32, [2 * STAGES, BLOCK], flat)
+    # The copies arrive, and so do the statistics.
+    ready = barriers(STAGES, 2)
+    free = barriers(STAGES, 2)
+    batch = gl.program_id(1).to(gl.int64)
+    head = gl.load(record(table))
+    key_ptr += batch * key_batch + head.to(gl.int64) * key_head
+    value_ptr += batch * value_batch + head.to(gl.int64) * value_head
+    lse_ptr += batch * heads * length
+    delta_ptr += batch * heads * length
+    key_heads = heads // group
+    dkey_ptr += (batch * length * key_heads + head) * HEAD
+    out_row = key_heads * HEAD
+    dvalue_offset = gl.num_programs(1).to(gl.int64) * length * out_row
+    gl.warp_specialize(
+        [
+            (
+                _consumer_0,
+                (
+                    key_ptr, key_row, value_ptr, value_row, dkey_ptr, dvalue_offset, out_row, table,
+                    own, streamed, statistics, ready, free, log2_scale,
+                    BLOCK, HALF, D, HEAD, STAGES, CAUSAL,
+                ),
+            ),
+            (
+                _consumer_1,
+                (
+                    key_ptr, key_row, value_ptr, value_row, dkey_ptr, dvalue_offset, out_row, table,
+                    own, streamed, statistics, ready, free, log2_scale,
+                    BLOCK, HALF, D, HEAD, STAGES, CAUSAL,
+                ),
+            ),
+            (
+                produce,
+                (
+                    query_views, dout_views, table, streamed, ready, free, head * group,
+                    lse_ptr, delta_ptr, log_weights, length, statistics,
+                    VIEWS, BLOCK, STAGES, D, True, True,
+                ),
+            ),
+        ],
+        [4, 4],
+        [240, 24],
+    )  # fmt: skip

@@ -1,0 +1,275 @@
+"""Backward, dq: by tiles of query rows, with the keys streamed as in the forward.
+
+With lse in base 2 and delta = <dout, out> - dlse, both global: P = exp2(s - lse) times the
+multiplicity, dS = P (dP - delta), dQ = scale dS k. Of a block, dq is added while the scores of the
+next are computed.
+"""
+
+from __future__ import annotations
+
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.hopper import (
+    fence_async_shared,
+    mbarrier,
+    warpgroup_mma,
+    warpgroup_mma_wait,
+)
+
+from .tile import (
+    barriers,
+    block_weights,
+    half_rows,
+    load_half,
+    own_edges,
+    produce,
+    record,
+    store_half,
+    tile_edges,
+    tile_pieces,
+    visible,
+)
+
+
+@gluon.jit
+def _product(
+    own, streamed, number, BLOCK: gl.constexpr, HALF: gl.constexpr, D: gl.constexpr,
+    layout: gl.constexpr,
+):  # fmt: skip
+    """Products of own rows with those of a buffer, under way."""
+    other = streamed.index(number).reshape([BLOCK, D]).permute([1, 0])
+    zero = gl.zeros([HALF, BLOCK], gl.float32, layout=layout)
+    return warpgroup_mma(own, other, zero, use_acc=False, is_async=True)
+
+
+@gluon.jit
+def _add_keys(
+    dquery, ds16, streamed, i, BLOCK: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr
+):
+    """dS k of block i added, under way."""
+    return warpgroup_mma(
+        ds16, streamed.index(i % STAGES).reshape([BLOCK, D]), dquery, is_async=True
+    )
+
+
+@gluon.jit
+def _consume(
+    c: gl.constexpr, query_ptr, query_row, dout_ptr, dout_row, lse_ptr, delta_ptr, dquery_ptr,
+    out_row, weights, table, own, streamed, ready, free, log2_scale,
+    BLOCK: gl.constexpr, HALF: gl.constexpr, D: gl.constexpr, HEAD: gl.constexpr,
+    STAGES: gl.constexpr, WEIGHTED: gl.constexpr, PERIODIC: gl.constexpr, CAUSAL: gl.constexpr,
+):  # fmt: skip
+    score_layout: gl.constexpr = gl.NVMMADistributedLayout(
+        version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, BLOCK, 16]
+    )
+    out_layout: gl.constexpr = gl.NVMMADistributedLayout(
+        version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, D, 16]
+    )
+    left: gl.constexpr = gl.DotOperandLayout(operand_index=0, parent=out_layout, k_width=2)
+    dtype: gl.constexpr = own.dtype
+
+    start, step, rows = half_rows(table, c)
+    query = own.index(c)
+    dout = own.index(2 + c)
+    scale = log2_scale * 0.6931471805599453
+    sign = gl.where(log2_scale < 0, -1.0, 1.0)
+    log2_scale = log2_scale * sign
+    load_half(query_ptr, query_row, start, step, rows, sign, query, HEAD, HALF, D)
+    load_half(dout_ptr, dout_row, start, step, rows, 1.0, dout, HEAD, HALF, D)
+    fence_async_shared()
+    row = gl.arange(0, HALF, layout=gl.SliceLayout(1, score_layout))
+    position = start + row * step
+    lse = gl.expand_dims(gl.load(lse_ptr + position, mask=row < rows, other=float("inf")), 1)
+    delta = gl.expand_dims(gl.load(delta_ptr + position, mask=row < rows, other=0.0), 1)
+    dquery = gl.zeros([HALF, D], gl.float32, layout=out_layout)
+    i = 0
+    begin, end = tile_pieces(table)
+    edge, last_edge = tile_edges(table)
+    own_end = own_edges(table, c)
+    if (begin < end) | (edge < own_end):
+        # The first block, a piece's or an edge; to a piece's the limits of an edge do nothing.
+        piece = begin < end
+        entry = table + gl.where(piece, begin, edge)
+        seen = visible(
+            start, step, gl.load(entry), gl.load(entry + gl.where(piece, 2, 1)),
+            gl.where(piece, -1, gl.load(entry + 5)),
+            gl.where(piece, 2147483647, gl.load(entry + 6)),
+            False, CAUSAL, HALF, BLOCK, score_layout,
+        )  # fmt: skip
+        if WEIGHTED:
+            place = gl.load(entry + gl.where(piece, 4, 3))
+            weight = block_weights(weights, place, BLOCK, score_layout)
+        mbarrier.wait(ready.index(0), 0)
+        s = _product(query, streamed, 0, BLOCK, HALF, D, score_layout)
+        dp = _product(dout, streamed, STAGES, BLOCK, HALF, D, score_layout)
+        s = warpgroup_mma_wait(1, deps=(s,))
+        p = gl.exp2(s * log2_scale - lse)
+        if WEIGHTED:
+            p = p * weight
+        dp = warpgroup_mma_wait(0, deps=(dp,))
+        ds = gl.where(seen, p * (dp - delta), 0.0)
+        ds16 = gl.convert_layout(ds.to(dtype), left)
+        edge += gl.where(piece, 0, 8)
+        i = 1
+        for at in range(begin, end, 8):
+            blocks = gl.load(table + at + 1)
+            for j in range(gl.where(at == begin, 1, 0), blocks):
+                stage = i % STAGES
+                mbarrier.wait(ready.index(stage), (i // STAGES) & 1)
+                s = _product(query, streamed, stage, BLOCK, HALF, D, score_layout)
+                dquery = _add_keys(dquery, ds16, streamed, i - 1, BLOCK, D, STAGES)
+                dp = _product(dout, streamed, STAGES + stage, BLOCK, HALF, D, score_layout)
+                if WEIGHTED and not PERIODIC:
+                    place = gl.load(table + at + 4) + (j * BLOCK) % gl.load(table + at + 5)
+                    weight = block_weights(weights, place, BLOCK, score_layout)
+                s = warpgroup_mma_wait(2, deps=(s,))
+                p = gl.exp2(s * log2_scale - lse)
+                if WEIGHTED:
+                    p = p * weight
+                dquery = warpgroup_mma_wait(1, deps=(dquery,))
+                mbarrier.arrive(free.index((i - 1) % STAGES), count=1)
+                dp = warpgroup_mma_wait(0, deps=(dp,))
+                ds16 = gl.convert_layout((p * (dp - delta)).to(dtype), left)
+                i += 1
+            if WEIGHTED:
+                # After the last piece this reads what stands next and uses nothing of it.
+                weight = block_weights(weights, gl.load(table + at + 12), BLOCK, score_layout)
+        start, step, rows = half_rows(table, c)
+        for at in range(edge, own_end, 8):
+            entry = table + at
+            stage = i % STAGES
+            mbarrier.wait(ready.index(stage), (i // STAGES) & 1)
+            s = _product(query, streamed, stage, BLOCK, HALF, D, score_layout)
+            dquery = _add_keys(dquery, ds16, streamed, i - 1, BLOCK, D, STAGES)
+            dp = _product(dout, streamed, STAGES + stage, BLOCK, HALF, D, score_layout)
+            seen = visible(
+                start, step, gl.load(entry), gl.load(entry + 1), gl.load(entry + 5),
+                gl.load(entry + 6), False, CAUSAL, HALF, BLOCK, score_layout,
+            )  # fmt: skip
+            s = warpgroup_mma_wait(2, deps=(s,))
+            p = gl.exp2(s * log2_scale - lse)
+            if WEIGHTED:
+                p = p * block_weights(weights, gl.load(entry + 3), BLOCK, score_layout)
+            dquery = warpgroup_mma_wait(1, deps=(dquery,))
+            mbarrier.arrive(free.index((i - 1) % STAGES), count=1)
+            dp = warpgroup_mma_wait(0, deps=(dp,))
+            ds = gl.where(seen, p * (dp - delta), 0.0)
+            ds16 = gl.convert_layout(ds.to(dtype), left)
+            i += 1
+        dquery = _add_keys(dquery, ds16, streamed, i - 1, BLOCK, D, STAGES)
+        dquery = warpgroup_mma_wait(0, deps=(dquery,))
+        mbarrier.arrive(free.index((i - 1) % STAGES), count=1)
+
+    start, step, rows = half_rows(table, c)
+    for at in range(own_end, last_edge, 8):
+        entry = table + at
+        stage = i % STAGES
+        mbarrier.wait(ready.index(stage), (i // STAGES) & 1)
+        if (gl.load(entry + 4) >> c) & 1 != 0:
+            s = _product(query, streamed, stage, BLOCK, HALF, D, score_layout)
+            dp = _product(dout, streamed, STAGES + stage, BLOCK, HALF, D, score_layout)
+            seen = visible(
+                start, step, gl.load(entry), gl.load(entry + 1), gl.load(entry + 5),
+                gl.load(entry + 6), False, CAUSAL, HALF, BLOCK, score_layout,
+            )  # fmt: skip
+            s = warpgroup_mma_wait(1, deps=(s,))
+            p = gl.exp2(s * log2_scale - lse)
+            if WEIGHTED:
+                p = p * block_weights(weights, gl.load(entry + 3), BLOCK, score_layout)
+            dp = warpgroup_mma_wait(0, deps=(dp,))
+            ds = gl.where(seen, p * (dp - delta), 0.0)
+            ds16 = gl.convert_layout(ds.to(dtype), left)
+            dquery = _add_keys(dquery, ds16, streamed, i, BLOCK, D, STAGES)
+            dquery = warpgroup_mma_wait(0, deps=(dquery,))
+        mbarrier.arrive(free.index(stage), count=1)
+        i += 1
+    store_half(dquery_ptr, dquery * scale, start, step, rows, out_row, HEAD, HALF, D, out_layout)
+
+
+@gluon.jit
+def _consumer_0(
+    query_ptr, query_row, dout_ptr, dout_row, lse_ptr, delta_ptr, dquery_ptr,
+    out_row, weights, table, own, streamed, ready, free, log2_scale,
+    BLOCK: gl.constexpr, HALF: gl.constexpr, D: gl.constexpr, HEAD: gl.constexpr,
+    STAGES: gl.constexpr, WEIGHTED: gl.constexpr, PERIODIC: gl.constexpr, CAUSAL: gl.constexpr,
+):  # fmt: skip
+    _consume(
+        0, query_ptr, query_row, dout_ptr, dout_row, lse_ptr, delta_ptr, dquery_ptr, out_row,
+        weights, table, own, streamed, ready, free, log2_scale,
+        BLOCK, HALF, D, HEAD, STAGES, WEIGHTED, PERIODIC, CAUSAL,
+    )  # fmt: skip
+
+
+@gluon.jit
+def _consumer_1(
+    query_ptr, query_row, dout_ptr, dout_row, lse_ptr, delta_ptr, dquery_ptr,
+    out_row, weights, table, own, streamed, ready, free, log2_scale,
+    BLOCK: gl.constexpr, HALF: gl.constexpr, D: gl.constexpr, HEAD: gl.constexpr,
+    STAGES: gl.constexpr, WEIGHTED: gl.constexpr, PERIODIC: gl.constexpr, CAUSAL: gl.constexpr,
+):  # fmt: skip
+    _consume(
+        1, query_ptr, query_row, dout_ptr, dout_row, lse_ptr, delta_ptr, dquery_ptr, out_row,
+        weights, table, own, streamed, ready, free, log2_scale,
+        BLOCK, HALF, D, HEAD, STAGES, WEIGHTED, PERIODIC, CAUSAL,
+    )  # fmt: skip
+
+
+@gluon.jit
+def dquery_kernel(
+    query_ptr, dout_ptr, lse_ptr, delta_ptr, dquery_ptr, table, weights,
+    query_batch, query_row, query_head, dout_batch, dout_row, dout_head,
+    length, heads, group, log2_scale,
+    k0, k1, k2, k3, k4, k5, k6, k7, k8, k9, k10, k11,
+    v0, v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, v11,
+    VIEWS: gl.constexpr, BLOCK: gl.constexpr, HALF: gl.constexpr, D: gl.constexpr,
+    HEAD: gl.constexpr, STAGES: gl.constexpr, WEIGHTED: gl.constexpr, PERIODIC: gl.constexpr,
+    CAUSAL: gl.constexpr,
+):  # fmt: skip
+    """dq (b, n, H, d), contiguous; lse and delta are (b, H, n)."""
+    key_views = (k0, k1, k2, k3, k4, k5, k6, k7, k8, k9, k10, k11)
+    value_views = (v0, v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, v11)
+    dtype: gl.constexpr = k0.dtype
+    layout: gl.constexpr = gl.NVMMASharedLayout.get_default_for([HALF, D], dtype)
+    own = gl.allocate_shared_memory(dtype, [4, HALF, D], layout)
+    streamed = gl.allocate_shared_memory(dtype, [2 * STAGES, 1, 1, 1, BLOCK, D], k0.layout)
+    ready = barriers(STAGES, 1)
+    free = barriers(STAGES, 2)
+    batch = gl.program_id(1).to(gl.int64)
+    head = gl.load(record(table))
+    query_ptr += batch * query_batch + head.to(gl.int64) * query_head
+    dout_ptr += batch * dout_batch + head.to(gl.int64) * dout_head
+    statistics = (batch * heads + head) * length
+    lse_ptr += statistics
+    delta_ptr += statistics
+    dquery_ptr += (batch * length * heads + head) * HEAD
+    out_row = heads * HEAD
+    gl.warp_specialize(
+        [
+            (
+                _consumer_0,
+                (
+                    query_ptr, query_row, dout_ptr, dout_row, lse_ptr, delta_ptr, dquery_ptr,
+                    out_row, weights, table, own, streamed, ready, free, log2_scale,
+                    BLOCK, HALF, D, HEAD, STAGES, WEIGHTED, PERIODIC, CAUSAL,
+                ),
+            ),
+            (
+                _consumer_1,
+                (
+                    query_ptr, query_row, dout_ptr, dout_row, lse_ptr, delta_ptr, dquery_ptr,
+                    out_row, weights, table, own, streamed, ready, free, log2_scale,
+                    BLOCK, HALF, D, HEAD, STAGES, WEIGHTED, PERIODIC, CAUSAL,
+                ),
+            ),
+            (
+                produce,
+                (
+                    key_views, value_views, table, streamed, ready, free, head // group,
+                    lse_ptr, lse_ptr, weights, length, ready,
+                    VIEWS, BLOCK, STAGES, D, True, False,
+                ),
+            ),
+        ],
+        [4, 4],
+        [240, 24],
+    )  # fmt: skip

@@ -1,0 +1,296 @@
+"""Forward: one online softmax over every branch of a tile, each key once.
+
+Legend. The producer streams key and value blocks. Consumer c holds 64 query rows in shared memory
+and walks the blocks in three loops: the pieces, then, with masks, the edges up to the first that is
+not for it; in both the scores of block i are computed while the values of block i - 1 are added;
+last the other edges, one at a time. Scores are kept in base 2.
+"""
+
+from __future__ import annotations
+
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.hopper import (
+    fence_async_shared,
+    mbarrier,
+    warpgroup_mma,
+    warpgroup_mma_wait,
+)
+
+from .tile import (
+    barriers,
+    block_weights,
+    half_rows,
+    load_half,
+    own_edges,
+    produce,
+    record,
+    store_half,
+    tile_edges,
+    tile_pieces,
+    visible,
+)
+
+
+@gluon.jit
+def _scores(
+    query, streamed, i, BLOCK: gl.constexpr, HALF: gl.constexpr, D: gl.constexpr,
+    STAGES: gl.constexpr, layout: gl.constexpr,
+):  # fmt: skip
+    """Scores of block i, under way."""
+    key = streamed.index(i % STAGES).reshape([BLOCK, D]).permute([1, 0])
+    zero = gl.zeros([HALF, BLOCK], gl.float32, layout=layout)
+    return warpgroup_mma(query, key, zero, use_acc=False, is_async=True)
+
+
+@gluon.jit
+def _add_values(acc, p16, streamed, i, BLOCK: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr):
+    """Weighted values of block i added to the accumulator, under way."""
+    value = streamed.index(STAGES + i % STAGES).reshape([BLOCK, D])
+    return warpgroup_mma(p16, value, acc, is_async=True)
+
+
+@gluon.jit
+def _softmax(s, seen, row_max, row_sum, log2_scale, MASKED: gl.constexpr):
+    """(P before its multiplicity, new maximum, rescaled sum, factor for what came before)."""
+    if MASKED:
+        s = gl.where(seen, s * log2_scale, float("-inf"))
+        new_max = gl.maximum(row_max, gl.max(s, 1))
+        pivot = gl.where(new_max == float("-inf"), 0.0, new_max)
+        p = gl.exp2(s - gl.expand_dims(pivot, 1))
+        rescale = gl.exp2(row_max - pivot)
+    else:
+        new_max = gl.maximum(row_max, gl.max(s, 1) * log2_scale)
+        p = gl.exp2(s * log2_scale - gl.expand_dims(new_max, 1))
+        rescale = gl.exp2(row_max - new_max)
+    return p, new_max, row_sum * rescale, rescale
+
+
+@gluon.jit
+def _consume(
+    c: gl.constexpr, query_ptr, query_row, out_ptr, lse_ptr, out_row, weights, table,
+    own, streamed, ready, free, log2_scale,
+    BLOCK: gl.constexpr, HALF: gl.constexpr, D: gl.constexpr, HEAD: gl.constexpr,
+    STAGES: gl.constexpr, WEIGHTED: gl.constexpr, PERIODIC: gl.constexpr, CAUSAL: gl.constexpr,
+):  # fmt: skip
+    score_layout: gl.constexpr = gl.NVMMADistributedLayout(
+        version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, BLOCK, 16]
+    )
+    out_layout: gl.constexpr = gl.NVMMADistributedLayout(
+        version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, D, 16]
+    )
+    left: gl.constexpr = gl.DotOperandLayout(operand_index=0, parent=out_layout, k_width=2)
+    rows_of_score: gl.constexpr = gl.SliceLayout(1, score_layout)
+    rows_of_out: gl.constexpr = gl.SliceLayout(1, out_layout)
+    dtype: gl.constexpr = own.dtype
+
+    start, step, rows = half_rows(table, c)
+    query = own.index(c)
+    sign = gl.where(log2_scale < 0, -1.0, 1.0)
+    log2_scale = log2_scale * sign
+    load_half(query_ptr, query_row, start, step, rows, sign, query, HEAD, HALF, D)
+    fence_async_shared()
+    row_max = gl.full([HALF], float("-inf"), gl.float32, layout=rows_of_score)
+    row_sum = gl.full([HALF], 0.0, gl.float32, layout=rows_of_score)
+    acc = gl.zeros([HALF, D], gl.float32, layout=out_layout)
+    i = 0
+    begin, end = tile_pieces(table)
+    edge, last_edge = tile_edges(table)
+    own_end = own_edges(table, c)
+    if (begin < end) | (edge < own_end):
+        # The first block, a piece's or an edge; to a piece's the limits of an edge do nothing.
+        piece = begin < end
+        entry = table + gl.where(piece, begin, edge)
+        seen = visible(
+            start, step, gl.load(entry), gl.load(entry + gl.where(piece, 2, 1)),
+            gl.where(piece, -1, gl.load(entry + 5)),
+            gl.where(piece, 2147483647, gl.load(entry + 6)),
+            False, CAUSAL, HALF, BLOCK, score_layout,
+        )  # fmt: skip
+        if WEIGHTED:
+            place = gl.load(entry + gl.where(piece, 4, 3))
+            weight = block_weights(weights, place, BLOCK, score_layout)
+        mbarrier.wait(ready.index(0), 0)
+        s = _scores(query, streamed, 0, BLOCK, HALF, D, STAGES, score_layout)
+        s = warpgroup_mma_wait(0, deps=(s,))
+        mbarrier.arrive(free.index(0), count=1)
+        p, row_max, row_sum, _ = _softmax(s, seen, row_max, row_sum, log2_scale, True)
+        if WEIGHTED:
+            p = p * weight
+        row_sum += gl.sum(p, 1)
+        p16 = gl.convert_layout(p.to(dtype), left)
+        edge += gl.where(piece, 0, 8)
+        i = 1
+        for at in range(begin, end, 8):
+            blocks = gl.load(table + at + 1)
+            for j in range(gl.where(at == begin, 1, 0), blocks):
+                before = i - 1
+                mbarrier.wait(ready.index(i % STAGES), (i // STAGES) & 1)
+                s = _scores(query, streamed, i, BLOCK, HALF, D, STAGES, score_layout)
+                mbarrier.wait(ready.index(STAGES + before % STAGES), (before // STAGES) & 1)
+                acc = _add_values(acc, p16, streamed, before, BLOCK, D, STAGES)
+                if WEIGHTED and not PERIODIC:
+                    place = gl.load(table + at + 4) + (j * BLOCK) % gl.load(table + at + 5)
+                    weight = block_weights(weights, place, BLOCK, score_layout)
+                s = warpgroup_mma_wait(1, deps=(s,))
+                mbarrier.arrive(free.index(i % STAGES), count=1)
+                p, row_max, row_sum, rescale = _softmax(
+                    s, seen, row_max, row_sum, log2_scale, False
+                )
+                if WEIGHTED:
+                    p = p * weight
+                row_sum += gl.sum(p, 1)
+                acc = warpgroup_mma_wait(0, deps=(acc,))
+                mbarrier.arrive(free.index(STAGES + before % STAGES), count=1)
+                acc = acc * gl.expand_dims(gl.convert_layout(rescale, rows_of_out), 1)
+                p16 = gl.convert_layout(p.to(dtype), left)
+                i += 1
+            if WEIGHTED:
+                # After the last piece this reads what stands next and uses nothing of it.
+                weight = block_weights(weights, gl.load(table + at + 12), BLOCK, score_layout)
+        start, step, rows = half_rows(table, c)
+        for at in range(edge, own_end, 8):
+            entry = table + at
+            before = i - 1
+            mbarrier.wait(ready.index(i % STAGES), (i // STAGES) & 1)
+            s = _scores(query, streamed, i, BLOCK, HALF, D, STAGES, score_layout)
+            mbarrier.wait(ready.index(STAGES + before % STAGES), (before // STAGES) & 1)
+            acc = _add_values(acc, p16, streamed, before, BLOCK, D, STAGES)
+            seen = visible(
+                start, step, gl.load(entry), gl.load(entry + 1), gl.load(entry + 5),
+                gl.load(entry + 6), False, CAUSAL, HALF, BLOCK, score_layout,
+            )  # fmt: skip
+            s = warpgroup_mma_wait(1, deps=(s,))
+            mbarrier.arrive(free.index(i % STAGES), count=1)
+            p, row_max, row_sum, rescale = _softmax(s, seen, row_max, row_sum, log2_scale, True)
+            if WEIGHTED:
+                p = p * block_weights(weights, gl.load(entry + 3), BLOCK, score_layout)
+            row_sum += gl.sum(p, 1)
+            acc = warpgroup_mma_wait(0, deps=(acc,))
+            mbarrier.arrive(free.index(STAGES + before % STAGES), count=1)
+            acc = acc * gl.expand_dims(gl.convert_layout(rescale, rows_of_out), 1)
+            p16 = gl.convert_layout(p.to(dtype), left)
+            i += 1
+        before = i - 1
+        mbarrier.wait(ready.index(STAGES + before % STAGES), (before // STAGES) & 1)
+        acc = _add_values(acc, p16, streamed, before, BLOCK, D, STAGES)
+        acc = warpgroup_mma_wait(0, deps=(acc,))
+        mbarrier.arrive(free.index(STAGES + before % STAGES), count=1)
+
+    start, step, rows = half_rows(table, c)
+    for at in range(own_end, last_edge, 8):
+        entry = table + at
+        turn = (i // STAGES) & 1
+        mbarrier.wait(ready.index(i % STAGES), turn)
+        mbarrier.wait(ready.index(STAGES + i % STAGES), turn)
+        if (gl.load(entry + 4) >> c) & 1 != 0:
+            s = _scores(query, streamed, i, BLOCK, HALF, D, STAGES, score_layout)
+            seen = visible(
+                start, step, gl.load(entry), gl.load(entry + 1), gl.load(entry + 5),
+                gl.load(entry + 6), False, CAUSAL, HALF, BLOCK, score_layout,
+            )  # fmt: skip
+            s = warpgroup_mma_wait(0, deps=(s,))
+            p, row_max, row_sum, rescale = _softmax(s, seen, row_max, row_sum, log2_scale, True)
+            if WEIGHTED:
+                p = p * block_weights(weights, gl.load(entry + 3), BLOCK, score_layout)
+            row_sum += gl.sum(p, 1)
+            acc = acc * gl.expand_dims(gl.convert_layout(rescale, rows_of_out), 1)
+            p16 = gl.convert_layout(p.to(dtype), left)
+            acc = _add_values(acc, p16, streamed, i, BLOCK, D, STAGES)
+            acc = warpgroup_mma_wait(0, deps=(acc,))
+        mbarrier.arrive(free.index(i % STAGES), count=1)
+        mbarrier.arrive(free.index(STAGES + i % STAGES), count=1)
+        i += 1
+
+    empty = row_sum == 0.0
+    row_sum = gl.where(empty, 1.0, row_sum)
+    lse = gl.where(empty, float("-inf"), (row_max + gl.log2(row_sum)) * 0.6931471805599453)
+    acc = acc * gl.expand_dims(gl.convert_layout(1.0 / row_sum, rows_of_out), 1)
+    store_half(out_ptr, acc, start, step, rows, out_row, HEAD, HALF, D, out_layout)
+    row = gl.arange(0, HALF, layout=rows_of_score)
+    at = (start + row * step).to(gl.int64) * (out_row // HEAD)
+    gl.store(lse_ptr + at, lse, mask=row < rows)
+
+
+@gluon.jit
+def _consumer_0(
+    query_ptr, query_row, out_ptr, lse_ptr, out_row, weights, table,
+    own, streamed, ready, free, log2_scale,
+    BLOCK: gl.constexpr, HALF: gl.constexpr, D: gl.constexpr, HEAD: gl.constexpr,
+    STAGES: gl.constexpr, WEIGHTED: gl.constexpr, PERIODIC: gl.constexpr, CAUSAL: gl.constexpr,
+):  # fmt: skip
+    _consume(
+        0, query_ptr, query_row, out_ptr, lse_ptr, out_row, weights, table, own, streamed, ready,
+        free, log2_scale, BLOCK, HALF, D, HEAD, STAGES, WEIGHTED, PERIODIC, CAUSAL,
+    )  # fmt: skip
+
+
+@gluon.jit
+def _consumer_1(
+    query_ptr, query_row, out_ptr, lse_ptr, out_row, weights, table,
+    own, streamed, ready, free, log2_scale,
+    BLOCK: gl.constexpr, HALF: gl.constexpr, D: gl.constexpr, HEAD: gl.constexpr,
+    STAGES: gl.constexpr, WEIGHTED: gl.constexpr, PERIODIC: gl.constexpr, CAUSAL: gl.constexpr,
+):  # fmt: skip
+    _consume(
+        1, query_ptr, query_row, out_ptr, lse_ptr, out_row, weights, table, own, streamed, ready,
+        free, log2_scale, BLOCK, HALF, D, HEAD, STAGES, WEIGHTED, PERIODIC, CAUSAL,
+    )  # fmt: skip
+
+
+@gluon.jit
+def forward_kernel(
+    query_ptr, out_ptr, lse_ptr, table, weights,
+    query_batch, query_row, query_head, length, heads, group, log2_scale,
+    k0, k1, k2, k3, k4, k5, k6, k7, k8, k9, k10, k11,
+    v0, v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, v11,
+    VIEWS: gl.constexpr, BLOCK: gl.constexpr, HALF: gl.constexpr, D: gl.constexpr,
+    HEAD: gl.constexpr, STAGES: gl.constexpr, WEIGHTED: gl.constexpr, PERIODIC: gl.constexpr,
+    CAUSAL: gl.constexpr,
+):  # fmt: skip
+    """out (b, n, H, d) and lse (b, n, H), contiguous; every row of a tile is written once."""
+    key_views = (k0, k1, k2, k3, k4, k5, k6, k7, k8, k9, k10, k11)
+    value_views = (v0, v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, v11)
+    dtype: gl.constexpr = k0.dtype
+    layout: gl.constexpr = gl.NVMMASharedLayout.get_default_for([HALF, D], dtype)
+    own = gl.allocate_shared_memory(dtype, [2, HALF, D], layout)
+    streamed = gl.allocate_shared_memory(dtype, [2 * STAGES, 1, 1, 1, BLOCK, D], k0.layout)
+    ready = barriers(2 * STAGES, 1)
+    free = barriers(2 * STAGES, 2)
+    batch = gl.program_id(1).to(gl.int64)
+    head = gl.load(record(table))
+    query_ptr += batch * query_batch + head.to(gl.int64) * query_head
+    row = batch * length * heads + head
+    out_ptr += row * HEAD
+    lse_ptr += row
+    out_row = heads * HEAD
+    gl.warp_specialize(
+        [
+            (
+                _consumer_0,
+                (
+                    query_ptr, query_row, out_ptr, lse_ptr, out_row, weights, table,
+                    own, streamed, ready, free, log2_scale,
+                    BLOCK, HALF, D, HEAD, STAGES, WEIGHTED, PERIODIC, CAUSAL,
+                ),
+            ),
+            (
+                _consumer_1,
+                (
+                    query_ptr, query_row, out_ptr, lse_ptr, out_row, weights, table,
+                    own, streamed, ready, free, log2_scale,
+                    BLOCK, HALF, D, HEAD, STAGES, WEIGHTED, PERIODIC, CAUSAL,
+                ),
+            ),
+            (
+                produce,
+                (
+                    key_views, value_views, table, streamed, ready, free, head // group,
+                    lse_ptr, lse_ptr, weights, length, ready,
+                    VIEWS, BLOCK, STAGES, D, False, False,
+                ),
+            ),
+        ],
+        [4, 4],
+        [240, 24],
+    )  # fmt: skip

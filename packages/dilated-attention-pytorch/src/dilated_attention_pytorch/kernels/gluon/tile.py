@@ -1,0 +1,229 @@
+"""What the three kernels share: the table, own rows, results, and the producer.
+
+A program is a tile: two halves of HALF rows, one for each of two consumer warpgroups, and a
+producer warpgroup. The producer copies blocks of BLOCK rows of the other side (keys and values, or
+queries and dout) into a ring of STAGES buffers with TMA; barriers `ready` and `free` guard each.
+
+The table is one array (`table.pack`): a record of 12 numbers for each program, then pieces and
+edges of `schedule/streams.py`, 8 numbers each. A record holds the head, first row and number of
+rows of each half, their step, and where in the table the tile's pieces begin and end, its edges
+begin and end, and those edges of either half end that come before the first that is not for it.
+What is needed again late is read again late: registers are what limits the consumers.
+"""
+
+from __future__ import annotations
+
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma
+
+
+@gluon.jit
+def barriers(COUNT: gl.constexpr, ARRIVALS: gl.constexpr):
+    """COUNT barriers of which each phase ends with ARRIVALS arrivals."""
+    made = gl.allocate_shared_memory(gl.int64, [COUNT, 1], mbarrier.MBarrierLayout())
+    for i in gl.static_range(COUNT):
+        mbarrier.init(made.index(i), count=ARRIVALS)
+    return made
+
+
+@gluon.jit
+def record(table):
+    """This program's record."""
+    return table + 12 * gl.program_id(0)
+
+
+@gluon.jit
+def half_rows(table, c: gl.constexpr):
+    """(first position, step, number) of the rows of half c."""
+    at = record(table)
+    return (
+        gl.load(at + 1 + 2 * c, volatile=True),
+        gl.load(at + 5, volatile=True),
+        gl.load(at + 2 + 2 * c, volatile=True),
+    )
+
+
+@gluon.jit
+def tile_pieces(table):
+    """(begin, end) of this program's pieces in the table."""
+    return gl.load(record(table) + 6), gl.load(record(table) + 7)
+
+
+@gluon.jit
+def tile_edges(table):
+    """(begin, end) of this program's edges in the table."""
+    return gl.load(record(table) + 8), gl.load(record(table) + 9)
+
+
+@gluon.jit
+def own_edges(table, c: gl.constexpr):
+    """End of the edges of half c that come before the first that is not for it."""
+    return gl.load(record(table) + 10 + c)
+
+
+@gluon.jit
+def load_half(
+    base, row_stride, start, step, rows, sign, shared,
+    HEAD: gl.constexpr, HALF: gl.constexpr, D: gl.constexpr,
+):  # fmt: skip
+    """Evenly spaced rows into shared memory; columns past HEAD and rows past `rows` are 0."""
+    layout: gl.constexpr = gl.BlockedLayout([1, 8], [256 // D, D // 8], [4, 1], [1, 0])
+    row = gl.arange(0, HALF, layout=gl.SliceLayout(1, layout))
+    column = gl.arange(0, D, layout=gl.SliceLayout(0, layout))
+    at = (start + row * step).to(gl.int64) * row_stride
+    inside = gl.expand_dims(row < rows, 1) & gl.expand_dims(column < HEAD, 0)
+    pointers = base + gl.expand_dims(at, 1) + gl.expand_dims(column, 0)
+    x = gl.load(pointers, mask=inside, other=0.0)
+    shared.store((x * sign).to(x.dtype))
+
+
+@gluon.jit
+def store_half(
+    base, x, start, step, rows, row_stride,
+    HEAD: gl.constexpr, HALF: gl.constexpr, D: gl.constexpr, layout: gl.constexpr,
+):  # fmt: skip
+    """Rows of a half to `base`, HEAD columns of each."""
+    row = gl.arange(0, HALF, layout=gl.SliceLayout(1, layout))
+    column = gl.arange(0, D, layout=gl.SliceLayout(0, layout))
+    at = (start + row * step).to(gl.int64) * row_stride
+    inside = gl.expand_dims(row < rows, 1) & gl.expand_dims(column < HEAD, 0)
+    pointers = base + gl.expand_dims(at, 1) + gl.expand_dims(column, 0)
+    gl.store(pointers, x.to(base.dtype.element_ty), mask=inside)
+
+
+@gluon.jit
+def block_weights(weights, place, BLOCK: gl.constexpr, layout: gl.constexpr):
+    """(1, BLOCK) multiplicities."""
+    column = gl.arange(0, BLOCK, layout=gl.SliceLayout(0, layout))
+    return gl.expand_dims(gl.load(weights + place + column), 0)
+
+
+@gluon.jit
+def visible(
+    start, step, first, rate, begin, end,
+    ROWS_ARE_KEYS: gl.constexpr, CAUSAL: gl.constexpr, HALF: gl.constexpr, BLOCK: gl.constexpr,
+    layout: gl.constexpr,
+):  # fmt: skip
+    """(HALF, BLOCK): which pairs of own rows and a block of the other side count."""
+    column = gl.arange(0, BLOCK, layout=gl.SliceLayout(0, layout))
+    other = gl.expand_dims(first + column * rate, 0)
+    seen = (other >= begin) & (other < end)
+    if CAUSAL:
+        row = gl.arange(0, HALF, layout=gl.SliceLayout(1, layout))
+        own = gl.expand_dims(start + row * step, 1)
+        seen = seen & (other >= own if ROWS_ARE_KEYS else other <= own)
+    return seen
+
+
+@gluon.jit
+def _statistics(
+    first, rate, place, lse_ptr, delta_ptr, log_weights, length, lse, delta, ready,
+    BLOCK: gl.constexpr,
+):  # fmt: skip
+    """lse less the logarithm of the weights, and delta, of a block of queries."""
+    layout: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])
+    column = gl.arange(0, BLOCK, layout=layout)
+    # Rows past the end count for nothing, but a NaN would spread.
+    position = gl.minimum(first + column * rate, length - 1)
+    lse.store(gl.load(lse_ptr + position) - gl.load(log_weights + place + column))
+    delta.store(gl.load(delta_ptr + position))
+    mbarrier.arrive(ready, count=1)
+
+
+@gluon.jit
+def _copy_block(
+    x_view, y_view, i, batch, head, first, rate, streamed, ready, free,
+    BLOCK: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr, JOINT: gl.constexpr,
+):  # fmt: skip
+    """One block of both tensors into stage i; JOINT: one pair of barriers guards both."""
+    stage = i % STAGES
+    residue = first % rate
+    row = first // rate
+    if JOINT:
+        mbarrier.expect(ready.index(stage), 2 * BLOCK * D * 2)
+        tma.async_copy_global_to_shared(
+            x_view, [batch, head, residue, row, 0], ready.index(stage), streamed.index(stage)
+        )
+        tma.async_copy_global_to_shared(
+            y_view, [batch, head, residue, row, 0], ready.index(stage),
+            streamed.index(STAGES + stage),
+        )  # fmt: skip
+    else:
+        turn = ((i // STAGES) & 1) ^ 1
+        mbarrier.wait(free.index(stage), turn)
+        mbarrier.expect(ready.index(stage), BLOCK * D * 2)
+        tma.async_copy_global_to_shared(
+            x_view, [batch, head, residue, row, 0], ready.index(stage), streamed.index(stage)
+        )
+        mbarrier.wait(free.index(STAGES + stage), turn)
+        mbarrier.expect(ready.index(STAGES + stage), BLOCK * D * 2)
+        tma.async_copy_global_to_shared(
+            y_view, [batch, head, residue, row, 0], ready.index(STAGES + stage),
+            streamed.index(STAGES + stage),
+        )  # fmt: skip
+
+
+@gluon.jit
+def produce(
+    x_views, y_views, table, streamed, ready, free, head,
+    lse_ptr, delta_ptr, log_weights, length, statistics,
+    VIEWS: gl.constexpr, BLOCK: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr,
+    JOINT: gl.constexpr, STATISTICS: gl.constexpr,
+):  # fmt: skip
+    """Stream a tile's pieces, then its edges.
+
+    `head` is the head to read on the other side, or, with STATISTICS, the first of a group of
+    query heads; rows of lse and delta, (heads, length) of the batch entry, come along then.
+    """
+    batch = gl.program_id(1)
+    i = 0
+    begin, end = tile_pieces(table)
+    for at in range(begin, end, 8):
+        entry = table + at
+        first = gl.load(entry)
+        blocks = gl.load(entry + 1)
+        rate = gl.load(entry + 2)
+        view = gl.load(entry + 3)
+        member = head + gl.load(entry + 6)
+        for number in gl.static_range(VIEWS):
+            for j in range(0, gl.where(view == number, blocks, 0)):
+                if JOINT:
+                    mbarrier.wait(free.index(i % STAGES), ((i // STAGES) & 1) ^ 1)
+                if STATISTICS:
+                    row = member.to(gl.int64) * length
+                    place = gl.load(entry + 4) + (j * BLOCK) % gl.load(entry + 5)
+                    _statistics(
+                        first, rate, place, lse_ptr + row, delta_ptr + row, log_weights, length,
+                        statistics.index(i % STAGES), statistics.index(STAGES + i % STAGES),
+                        ready.index(i % STAGES), BLOCK,
+                    )  # fmt: skip
+                _copy_block(
+                    x_views[number], y_views[number], i, batch, member, first, rate, streamed,
+                    ready, free, BLOCK, STAGES, D, JOINT,
+                )  # fmt: skip
+                first += BLOCK * rate
+                i += 1
+    begin, end = tile_edges(table)
+    for at in range(begin, end, 8):
+        entry = table + at
+        first = gl.load(entry)
+        rate = gl.load(entry + 1)
+        view = gl.load(entry + 2)
+        member = head + gl.load(entry + 7)
+        if JOINT:
+            mbarrier.wait(free.index(i % STAGES), ((i // STAGES) & 1) ^ 1)
+        if STATISTICS:
+            row = member.to(gl.int64) * length
+            _statistics(
+                first, rate, gl.load(entry + 3), lse_ptr + row, delta_ptr + row, log_weights,
+                length, statistics.index(i % STAGES), statistics.index(STAGES + i % STAGES),
+                ready.index(i % STAGES), BLOCK,
+            )  # fmt: skip
+        for number in gl.static_range(VIEWS):
+            if view == number:
+                _copy_block(
+                    x_views[number], y_views[number], i, batch, member, first, rate, streamed,
+                    ready, free, BLOCK, STAGES, D, JOINT,
+                )  # fmt: skip
+        i += 1

@@ -1,0 +1,85 @@
+"""Which backend serves a call, on devices that this machine need not have."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+
+from dilated_attention_pytorch import BackendError, DilationPattern
+from dilated_attention_pytorch.kernels import select
+from dilated_attention_pytorch.kernels.select import Request
+from dilated_attention_pytorch.schedule import Problem
+
+LADDER = DilationPattern.longnet([256, 512], [1, 2])
+HOPPER = Request(Problem(LADDER, 2048, 4, 4), torch.bfloat16, torch.device("cuda"), 64)
+
+
+@pytest.fixture(autouse=True)
+def hopper(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with an H100, as far as the choice of a backend can tell."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
+    monkeypatch.setattr(select, "_triton_version", lambda: (3, 6))
+    monkeypatch.setattr(select, "_has_triton", lambda: True)
+    monkeypatch.setattr(select, "_gluon_failure", lambda: None)
+
+
+def test_the_hopper_kernels_serve_a_ladder() -> None:
+    assert select.refusal("gluon", HOPPER) is None
+
+
+def with_problem(**changes: Any) -> Request:
+    return dataclasses.replace(HOPPER, problem=dataclasses.replace(HOPPER.problem, **changes))
+
+
+MANY_RATES = DilationPattern.longnet([4096] * 8, [1, 2, 3, 4, 5, 6, 7, 8])
+SWITCHED = DilationPattern.torchscale([256], [2], phantom_keys=True)
+
+
+@pytest.mark.parametrize(
+    ("request_", "reason"),
+    [
+        (dataclasses.replace(HOPPER, device=torch.device("cpu")), "CUDA device"),
+        (dataclasses.replace(HOPPER, dtype=torch.float32), "float16 and bfloat16"),
+        (dataclasses.replace(HOPPER, head_dim=136), "up to 128"),
+        (dataclasses.replace(HOPPER, head_dim=36), "divisible by 8"),
+        (dataclasses.replace(HOPPER, key_mask=True), "key mask"),
+        (dataclasses.replace(HOPPER, dropout=True), "dropout"),
+        (dataclasses.replace(HOPPER, ring=True), "parts of a ring"),
+        (with_problem(pattern=SWITCHED), "phantom keys"),
+        (with_problem(pattern=DilationPattern.longnet([255], [2])), "127 rows of one residue"),
+        (with_problem(cu_seqlens=(0, 100, 2048)), "50 rows of one residue"),
+        (with_problem(pattern=MANY_RATES, n=2051), "views of the tensors"),
+    ],
+)
+def test_why_the_hopper_kernels_do_not_serve(request_: Request, reason: str) -> None:
+    assert reason in (select.refusal("gluon", request_) or "")
+    with pytest.raises(BackendError, match=reason):
+        select.select("gluon", request_)
+
+
+@pytest.mark.parametrize("capability", [(8, 0), (9, 1), (10, 0)])
+def test_other_gpus_are_refused(
+    capability: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
+    assert "compute capability 9.0" in (select.refusal("gluon", HOPPER) or "")
+
+
+def test_another_triton_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(select, "_triton_version", lambda: (3, 7))
+    assert "triton 3.6" in (select.refusal("gluon", HOPPER) or "")
+
+
+def test_a_kernel_that_did_not_compile_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(select, "_gluon_failure", lambda: "its kernels did not compile here: no")
+    assert "did not compile" in (select.refusal("gluon", HOPPER) or "")
+
+
+def test_auto_takes_the_first_that_serves_and_may_be_taken() -> None:
+    serving = [x for x in select.backend_names() if select.passed_over(x, HOPPER) is None]
+    assert serving
+    assert select.passed_over("gluon", HOPPER), "unrecorded kernels are taken by name only"
+    assert "eager" in serving

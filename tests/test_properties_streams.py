@@ -1,0 +1,111 @@
+"""Stream tables count every pair of the definition as often as branches hold it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dilated_attention_pytorch.pattern import DilationPattern
+from dilated_attention_pytorch.schedule import Problem
+from dilated_attention_pytorch.schedule.streams import StreamTable, stream_table
+from support.definition import Question
+from support.question_strategies import questions
+from support.ring_strategies import examples
+from support.schedule_checks import problem_of
+
+# (head, query, key)
+Triple = tuple[int, int, int]
+
+
+def _rows(table: StreamTable, first: int, rate: int, view: int, block: int) -> np.ndarray:
+    """Positions of a block's rows that its view holds; what lies outside reads as zeros."""
+    seen = table.views[view]
+    residue, row = first % rate, first // rate
+    assert seen.rate == rate
+    assert residue < seen.residues
+    return residue + rate * np.arange(row, min(row + block, seen.rows))
+
+
+def _streamed(table: StreamTable, tile: int, block: int):
+    """(halves, member, positions, weights, begin, end, exact) of every block of a tile."""
+    begin, end, edge_begin, edge_end, *own_ends = table.tiles[tile, 5:].tolist()
+    for first, blocks, rate, view, weights, period, member, _ in table.pieces[begin:end].tolist():
+        for j in range(blocks):
+            at = _rows(table, first + j * block * rate, rate, view, block)
+            assert len(at) == block, "pieces are whole blocks"
+            place = weights + j * block % period
+            yield 3, member, at, table.weights[place : place + block], 0, at[-1] + 1, True
+    for half, own_end in enumerate(own_ends):
+        mine = (table.edges[edge_begin:edge_end, 4] >> half & 1).astype(bool)
+        assert mine[: own_end - edge_begin].all()
+        assert own_end == edge_end or not mine[own_end - edge_begin]
+    for edge in table.edges[edge_begin:edge_end].tolist():
+        first, rate, view, weights, who, low, high, member = edge
+        at = _rows(table, first, rate, view, block)
+        yield who, member, at, table.weights[weights : weights + block], low, high, False
+
+
+def multiplicities(
+    problem: Problem, table: StreamTable, block: int, *, keys: bool
+) -> Counter[Triple]:
+    """How often a kernel that follows the table counts each pair."""
+    found: Counter[Triple] = Counter()
+    members = problem.num_heads // problem.num_kv_heads if keys else 1
+    for head, tile in table.programs.tolist():
+        start0, rows0, start1, rows1, step = table.tiles[tile, :5].tolist()
+        halves = [start0 + step * np.arange(rows0), start1 + step * np.arange(rows1)]
+        for who, member, at, weights, low, high, exact in _streamed(table, tile, block):
+            assert len(weights) == block
+            for half, own in enumerate(halves):
+                if not who >> half & 1:
+                    continue
+                query, key = (at[None], own[:, None]) if keys else (own[:, None], at[None])
+                seen = np.broadcast_to((low <= at) & (at < high), (len(own), len(at)))
+                visible = seen & (key <= query) if problem.is_causal else seen
+                assert not exact or visible.all(), "pieces are computed without masks"
+                query, key, count = np.broadcast_arrays(query, key, weights[: len(at)])
+                chosen = query[visible], key[visible], count[visible]
+                for p, k, m in zip(*chosen, strict=True):
+                    found[head * members + member, int(p), int(k)] += int(m)
+    return found
+
+
+def streams_hold_each_pair_once(question: Question, half: int, block: int) -> None:
+    problem = problem_of(question)
+    wanted: Counter[Triple] = Counter()
+    for (_, head, query, key), count in question.pairs().items():
+        wanted[head, query, key] += count
+    group = problem.num_heads // problem.num_kv_heads
+    for keys, heads in ((False, question.heads), (True, question.kv_heads)):
+        table = stream_table(problem, half, block, keys=keys)
+        assert multiplicities(problem, table, block, keys=keys) == wanted
+        written: Counter[tuple[int, int]] = Counter()
+        for head, tile in table.programs.tolist():
+            start0, rows0, start1, rows1, step = table.tiles[tile, :5].tolist()
+            assert 1 <= rows0 <= half
+            assert 0 <= rows1 <= half
+            written.update((head, start0 + step * i) for i in range(rows0))
+            written.update((head, start1 + step * i) for i in range(rows1))
+        assert set(written.values()) <= {1}
+        every = {(h, p) for h in range(heads) for p in range(question.n)}
+        if table.covered:
+            assert set(written) == every
+        else:
+            seen = {(h // (group if keys else 1), k if keys else p) for h, p, k in wanted}
+            assert seen <= set(written) < every
+
+
+@examples(3)
+@given(questions(), st.sampled_from([1, 2, 8]), st.sampled_from([1, 4, 16]))
+def test_streams_hold_each_pair_once(question: Question, half: int, block: int) -> None:
+    streams_hold_each_pair_once(question, half, block)
+
+
+def test_the_row_shift_is_refused() -> None:
+    pattern = DilationPattern.torchscale([4], [3], phantom_keys=True, shift_rows=True)
+    with pytest.raises(ValueError, match="row shift"):
+        stream_table(Problem(pattern, 9, 1, 1), 16, 16)
