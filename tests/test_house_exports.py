@@ -36,6 +36,12 @@ MODULES = {
     "RingMultiheadDilatedAttentionV2",
     "TrueRingDilatedAttention",
 }
+MODELS = {
+    "DilatedTransformerDecoderLayer",
+    "DilatedTransformerEncoderLayer",
+    "LongNet",
+    "LongNetLM",
+}
 DEPRECATED = {
     "BlockSparseRingDilatedAttention",
     "BlockSparseRingDistributedDilatedAttention",
@@ -76,7 +82,7 @@ RING = {
 }
 
 
-PUBLIC = FUNCTIONS | ERRORS | PATTERNS | RESULTS | MODULES | DEPRECATED
+PUBLIC = FUNCTIONS | ERRORS | PATTERNS | RESULTS | MODULES | MODELS | DEPRECATED
 
 
 def public_names() -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,17 @@ from dilated_attention_pytorch.cli.rank import Rank
 from dilated_attention_pytorch.models import (
     DecoderConfig,
     DilatedDecoderLM,
+    LongNetLM,
     next_token_loss,
     next_token_pairs,
     sum_gradients,
     training_step,
 )
 
-ORDERS = ("contiguous", "zigzag")
+RUNS = {
+    "decoder": list(product((1, 2, 3), ("contiguous", "zigzag"))),
+    "longnet": [(3, "zigzag")],
+}
 CONFIG = DecoderConfig(
     DilationPattern.longnet([5, 13], [1, 2]),
     vocab_size=11,
@@ -33,22 +38,30 @@ CONFIG = DecoderConfig(
 )
 
 
-def start() -> tuple[DilatedDecoderLM, torch.optim.Optimizer, torch.Tensor]:
+def build(kind: str) -> DilatedDecoderLM | LongNetLM:
+    if kind == "decoder":
+        return DilatedDecoderLM(CONFIG)
+    sizes = {"num_encoder_layers": 1, "num_decoder_layers": 1, "dim_feedforward": 20}
+    return LongNetLM(11, 12, 3, **sizes, segment_lengths=[5, 13], dilation_rates=[1, 2])
+
+
+def start(kind: str) -> tuple[DilatedDecoderLM | LongNetLM, torch.optim.Optimizer, torch.Tensor]:
     """Model, optimizer and one batch of 13 targets, the same in every process."""
     torch.manual_seed(0)
-    model = DilatedDecoderLM(CONFIG).double()
+    model = build(kind).double()
     # Plain descent at rate 1: what the parameters change by is the gradient.
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    return model, optimizer, torch.randint(CONFIG.vocab_size, (2, 14))
+    generator = torch.Generator().manual_seed(0)
+    return model, optimizer, torch.randint(CONFIG.vocab_size, (2, 14), generator=generator)
 
 
-def parameters(model: DilatedDecoderLM) -> npt.NDArray[Any]:
+def parameters(model: torch.nn.Module) -> npt.NDArray[Any]:
     return np.concatenate([p.detach().numpy().ravel() for p in model.parameters()])
 
 
-def step(rank: Rank, order: str) -> tuple[float, npt.NDArray[Any]]:
+def step(rank: Rank, kind: str, order: str) -> tuple[float, npt.NDArray[Any]]:
     """Loss of one step, and the parameters after it."""
-    model, optimizer, tokens = start()
+    model, optimizer, tokens = start(kind)
     loss = training_step(model, optimizer, tokens, group=rank.group, order=order)
     return loss, parameters(model)
 
@@ -66,17 +79,17 @@ def partly_used(rank: Rank) -> list[list[float]]:
 @pytest.mark.gloo
 @pytest.mark.timeout(120)
 def test_a_step_on_a_ring_is_the_step_on_one_device(tmp_path: Path) -> None:
-    model, optimizer, tokens = start()
-    inputs, targets = next_token_pairs(tokens)
-    loss = next_token_loss(model(inputs), targets)
-    loss.backward()
-    optimizer.step()
-    expected, after = float(loss.detach()), parameters(model)
     with RankPool(3, (1, 2, 3), tmp_path) as pool:
         pool.start()
-        for ring_size in (1, 2, 3):
-            for order in ORDERS:
-                ranks = pool.run(step, ring_size, order)
+        for kind, cases in RUNS.items():
+            model, optimizer, tokens = start(kind)
+            inputs, targets = next_token_pairs(tokens)
+            loss = next_token_loss(model(inputs), targets)
+            loss.backward()
+            optimizer.step()
+            expected, after = float(loss.detach()), parameters(model)
+            for ring_size, order in cases:
+                ranks = pool.run(step, ring_size, kind, order)
                 for rank_loss, found in ranks:
                     check("loss", [rank_loss], [expected], [expected], "float64")
                     check("parameters", found, after, after, "float64")

@@ -24,6 +24,10 @@ from .functional import positions as positions
 from .functional import ring_dilated_attention as ring_dilated_attention
 from .functional import shard as shard
 from .functional import unshard as unshard
+from .models import DilatedTransformerDecoderLayer as DilatedTransformerDecoderLayer
+from .models import DilatedTransformerEncoderLayer as DilatedTransformerEncoderLayer
+from .models import LongNet as LongNet
+from .models import LongNetLM as LongNetLM
 from .nn import DilatedAttention as DilatedAttention
 from .nn import DistributedMultiheadDilatedAttention as DistributedMultiheadDilatedAttention
 from .nn import ImprovedDilatedAttention as ImprovedDilatedAttention

@@ -82,6 +82,16 @@ def _positions(layout: Layout, rank: int) -> IntArray:
     return rows
 
 
+def _is_permutation(rows: IntArray) -> bool:
+    if rows.size == 0:
+        return True
+    if rows.min() < 0 or rows.max() >= rows.size:
+        return False
+    seen = np.zeros(rows.size, dtype=np.bool_)
+    seen[rows] = True
+    return bool(seen.all())
+
+
 def make_layout(
     n: int,
     ring_size: int,
@@ -126,7 +136,7 @@ def make_layout(
     index_map = np.asarray(order)
     if index_map.dtype.kind not in "iu" and index_map.size:
         raise TypeError(f"an index map holds int64 positions, got dtype {index_map.dtype}")
-    if index_map.shape != (n,) or not np.array_equal(np.sort(index_map), np.arange(n)):
+    if index_map.shape != (n,) or not _is_permutation(index_map):
         raise ValueError(
             f"an index map must be a permutation of 0..{n - 1} of shape ({n},), got shape "
             f"{index_map.shape}"

@@ -6,9 +6,6 @@ from .._record import Fate, Kind
 from .._rewrite import Rewrite
 from ._shared import HEADS_MEASURED, OLD, gone, stays
 
-_NO_REPLACEMENT_YET = (
-    "its layers stood on classes whose masks were ignored, and it has not been built anew"
-)
 _DECODER = "models.DilatedDecoderLM, or nn.Modules of your own around MultiheadDilatedAttention"
 
 RECORDS = (
@@ -137,36 +134,24 @@ RECORDS = (
         "the guide named below",
         modules=("deprecated_ring_attention",),
     ),
-    gone(
-        "LongNet",
-        _NO_REPLACEMENT_YET,
-        _DECODER,
-        modules=("long_net",),
-        kind=Kind.CLASS,
-        exported=True,
-    ),
-    gone(
-        "LongNetLM",
-        _NO_REPLACEMENT_YET,
-        _DECODER,
-        modules=("long_net",),
-        kind=Kind.CLASS,
-    ),
-    gone(
-        "DilatedTransformerEncoderLayer",
-        _NO_REPLACEMENT_YET,
-        _DECODER,
-        modules=("transformer", "transformer_refactored"),
-        kind=Kind.CLASS,
-        exported=True,
-    ),
-    gone(
-        "DilatedTransformerDecoderLayer",
-        _NO_REPLACEMENT_YET,
-        _DECODER,
-        modules=("transformer", "transformer_refactored"),
-        kind=Kind.CLASS,
-        exported=True,
+    *(
+        stays(
+            name,
+            Fate.CORRECTED,
+            modules[0],
+            extra_modules=modules[1:],
+            exported=exported,
+            why="its branches follow LongNet's offset rule; history split the heads among them",
+            result_change="Numbers change; rule='historical' attends as history did.",
+            rewrite=None,
+            codemod="Import it from the package; nothing else is rewritten.",
+        )
+        for name, modules, exported in (
+            ("LongNet", ("long_net",), True),
+            ("LongNetLM", ("long_net",), False),
+            ("DilatedTransformerEncoderLayer", ("transformer", "transformer_refactored"), True),
+            ("DilatedTransformerDecoderLayer", ("transformer", "transformer_refactored"), True),
+        )
     ),
     *(
         gone(

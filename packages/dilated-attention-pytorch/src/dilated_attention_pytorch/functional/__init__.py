@@ -1,5 +1,9 @@
 """The public functions."""
 
+from .attention_weights import AttentionWeights as AttentionWeights
+from .attention_weights import attention_weights as attention_weights
+from .balance import balanced_order as balanced_order
+from .dtensor import dtensor_dilated_attention as dtensor_dilated_attention
 from .explaining import explain as explain
 from .merging import merge_partials as merge_partials
 from .ring import ring_dilated_attention as ring_dilated_attention

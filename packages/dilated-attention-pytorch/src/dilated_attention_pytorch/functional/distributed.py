@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 
 import torch
@@ -12,6 +13,7 @@ from ..layout import Layout, even_lengths, make_layout
 from ..pattern import DilationPattern
 from ..ring.agreement import BACKWARD, FORWARD, Agreement, agree, fingerprint, next_call
 from ..ring.autograd import RealRing, RingCall
+from ..typing import IntArray
 from .call import CallOptions, RingOptions, build, check_local, seed_tensor
 
 
@@ -68,7 +70,7 @@ def _fields(
     passed = {
         "dtype": str(query.dtype),
         "layout": ring.layout,
-        "order": str(ring.order if isinstance(ring.order, str) else ring.order.tolist()),
+        "order": ring.order if isinstance(ring.order, str) else _map_name(ring.order),
         "shard_lengths": str(None if lengths is None else list(lengths)),
         "pattern": str(pattern),
         "scale": str(None if options.scale is None else float(options.scale)),
@@ -92,6 +94,14 @@ def _fields(
         "key_rows": key.shape[1],
     }
     return fields | {name: fingerprint(text) for name, text in passed.items()}, passed
+
+
+def _map_name(index_map: IntArray) -> str:
+    """An index map in a few words: it may have millions of rows, and every call names it."""
+    integers = index_map.dtype.kind in "iu" or not index_map.size
+    rows = index_map.astype("<i8") if integers else index_map
+    digest = hashlib.blake2b(rows.tobytes(), digest_size=8).hexdigest()
+    return f"an index map {rows.dtype.name} {rows.shape} with digest {digest}"
 
 
 def _layout(

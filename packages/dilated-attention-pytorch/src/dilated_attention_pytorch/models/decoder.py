@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
 from ..functional import ring_dilated_attention
+from .attention import Attend
 from .block import DecoderBlock
+from .cache import KeyValueCache
 from .config import DecoderConfig
 from .initialisation import initialise
+from .layer_attention import AttentionFunction
 from .rotary import Rotation
+from .rows import global_rows
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -35,6 +38,7 @@ class DilatedDecoderLM(nn.Module):
         config: Sizes and pattern.
 
     Example:
+        >>> import torch
         >>> from dilated_attention_pytorch import DilationPattern
         >>> config = DecoderConfig(DilationPattern.longnet([16, 64], [1, 4]))
         >>> DilatedDecoderLM(config)(torch.zeros(1, 100, dtype=torch.int64)).shape
@@ -50,6 +54,10 @@ class DilatedDecoderLM(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(config.embed_dim)
 
+    def empty_cache(self) -> KeyValueCache:
+        """A cache for generation that holds no rows yet."""
+        return KeyValueCache(len(self.blocks))
+
     def forward(
         self,
         tokens: Tensor,
@@ -60,11 +68,13 @@ class DilatedDecoderLM(nn.Module):
         simulate: bool = False,
         order: Order = "contiguous",
         shard_lengths: Sequence[int] | None = None,
+        cache: KeyValueCache | None = None,
     ) -> Tensor:
         """Logits of the token after each one.
 
         Args:
-            tokens: (b, n) int64; with `group`, this rank's rows.
+            tokens: (b, n) int64; with `group`, this rank's rows; with `cache`, the rows after
+                those that it holds.
             positions: (n,) int64, global positions of these rows: 0..n-1 where None. With
                 `group` they must be given, as `positions(n, group=group, ...)` gives them.
             group: The ring that holds the sequence. This and what follows goes to
@@ -73,51 +83,32 @@ class DilatedDecoderLM(nn.Module):
             simulate: Simulate although torch.distributed is initialised.
             order: How rows lie on the ranks.
             shard_lengths: Rows per rank.
+            cache: Keys and values of the rows so far, from `empty_cache`, to which these rows are
+                added; for generation, on one device.
 
         Returns:
             (b, n, vocab_size).
 
         Raises:
-            ValueError: A wrong shape, or `group` without `positions`.
+            ValueError: A wrong shape, `group` without `positions`, or a cache with a ring.
             TypeError: Tokens or positions that are not int64.
         """
-        rows = self._rows(tokens, positions, ring=group is not None)
-        attend = partial(
-            ring_dilated_attention,
-            pattern=self.config.pattern,
-            is_causal=True,
-            group=group,
-            ring_size=ring_size,
-            simulate=simulate,
-            order=order,
-            shard_lengths=shard_lengths,
-        )
+        rows = global_rows(tokens, positions, cache, ring=group is not None)
+        ring: dict[str, Any] = {
+            "group": group,
+            "ring_size": ring_size,
+            "order": order,
+            "shard_lengths": shard_lengths,
+        }
+        attends: list[AttentionFunction]
+        if cache is not None:
+            attends = [*cache.functions(len(self.blocks), **ring)]
+        else:
+            on_ring: AttentionFunction = partial(ring_dilated_attention, simulate=simulate, **ring)
+            attends = [on_ring] * len(self.blocks)
         x = self.embedding(tokens) * math.sqrt(self.config.embed_dim)
         rotation = Rotation.at(rows, self.config.head_dim, self.config.rotary_base, x.dtype)
-        for block in self.blocks:
-            x = block(x, rotation, attend)
+        for block, function in zip(self.blocks, attends, strict=True):
+            own: Attend = partial(function, pattern=self.config.pattern, is_causal=True)
+            x = block(x, rotation, own)
         return nn.functional.linear(self.norm(x), self.embedding.weight)
-
-    @staticmethod
-    def _rows(tokens: Tensor, positions: Tensor | None, *, ring: bool) -> Tensor:
-        """The global positions of the rows of `tokens`."""
-        if tokens.dtype != torch.int64:
-            raise TypeError(f"tokens must be int64, got {tokens.dtype}; use tokens.long()")
-        if tokens.dim() != 2:
-            raise ValueError(f"tokens must have shape (batch, n), got {tuple(tokens.shape)}")
-        n = tokens.shape[1]
-        if positions is None:
-            if ring:
-                raise ValueError(
-                    "positions must be given with group: a rank's rows do not say where in the "
-                    "sequence they are; pass positions(n, group=group) with the global length n"
-                )
-            return torch.arange(n, device=tokens.device)
-        if positions.dtype != torch.int64:
-            raise TypeError(f"positions must be int64, got {positions.dtype}")
-        if positions.shape != (n,):
-            raise ValueError(
-                f"positions must have one entry for each of the {n} rows, got shape "
-                f"{tuple(positions.shape)}"
-            )
-        return positions

@@ -43,6 +43,14 @@ class Rotation:
         angles = positions.to(torch.float64)[:, None, None] * base ** (-pairs / head_dim)
         return cls(angles.cos().to(dtype), angles.sin().to(dtype))
 
+    def query(self, x: Tensor) -> Tensor:
+        """A query (b, n, h, d), rotated."""
+        return self(x)
+
+    def key(self, x: Tensor) -> Tensor:
+        """A key (b, n, h, d), rotated."""
+        return self(x)
+
     def __call__(self, x: Tensor) -> Tensor:
         """`x` (b, n, h, d), rotated."""
         first, second = x.chunk(2, dim=-1)

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..functional import positions, shard
 from ..functional.group import communicator
 from .decoder import DilatedDecoderLM
+from .longnet_lm import LongNetLM
 from .loss import next_token_loss, next_token_pairs
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def sum_gradients(parameters: Iterable[Tensor], group: ProcessGroup | DeviceMesh
 
 
 def training_step(
-    model: DilatedDecoderLM,
+    model: DilatedDecoderLM | LongNetLM,
     optimizer: torch.optim.Optimizer,
     tokens: Tensor,
     *,
@@ -79,7 +80,7 @@ def training_step(
     inputs, targets = next_token_pairs(tokens)
     rows = positions(inputs.shape[1], group=group, order=order, device=tokens.device)
     own_inputs, own_targets = (shard(x, group=group, order=order) for x in (inputs, targets))
-    logits = model(own_inputs, rows, group=group, order=order)
+    logits = model(own_inputs, positions=rows, group=group, order=order)
     loss = next_token_loss(logits, own_targets, count=targets.numel())
     optimizer.zero_grad()
     loss.backward()

@@ -1,0 +1,206 @@
+"""The slide encoder: Prov-GigaPath's pinned numbers, padded batches, a fine-tuning step, a ring."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from benchmarks import gigapath
+from torch import Tensor, nn
+
+from dilated_attention_oracle import check
+from dilated_attention_pytorch import DilationPattern
+from dilated_attention_pytorch.bench.machine import CpuMachine
+from dilated_attention_pytorch.integrations import SlideEncoder, attention_maps, compare, layers_of
+
+DATA = Path(__file__).parent / "data" / "gigapath_slide_encoder.npz"
+SMALL = DilationPattern.torchscale(
+    [5, 10, 64], [1, 2, 4], phantom_keys=True, detach_mix=True, shift_rows=True
+)
+SIZES: dict[str, Any] = {
+    "in_chans": 12,
+    "embed_dim": 32,
+    "depth": 3,
+    "num_heads": 4,
+    "slide_ngrids": 10,
+    "pattern": SMALL,
+}
+
+
+@lru_cache(maxsize=1)
+def pinned() -> dict[str, Tensor]:
+    with np.load(DATA) as stored:
+        return {key: torch.tensor(stored[key]) for key in stored.files}
+
+
+def state() -> dict[str, Tensor]:
+    return {
+        key.removeprefix("state/"): value
+        for key, value in pinned().items()
+        if key.startswith("state/")
+    }
+
+
+def built(**options: Any) -> SlideEncoder:
+    model = SlideEncoder(**SIZES, **options)
+    model.load_state_dict(state())
+    return model.double().eval()
+
+
+def test_the_keys_and_their_order_are_gigapaths() -> None:
+    assert list(SlideEncoder(**SIZES).state_dict()) == list(state())
+
+
+def test_embeddings_and_gradients_are_those_that_gigapath_gave() -> None:
+    model = built()
+    vectors = pinned()
+    layers = model(vectors["x"], vectors["coords"], all_layer_embed=True)
+    (out,) = model(vectors["x"], vectors["coords"])
+    for name, value in {
+        "out": out,
+        **{f"layer{i}": layer for i, layer in enumerate(layers)},
+    }.items():
+        want = vectors[f"float64/{name}"].numpy()
+        # Position embeddings are float32 numbers in the published code as well.
+        check(name, value.detach().numpy(), want, want, "float64")
+    out.square().sum().backward()
+    gradients = {name: p.grad for name, p in model.named_parameters()}
+    stored = [key for key in vectors if key.startswith("float64/grad/")]
+    assert {key.removeprefix("float64/grad/") for key in stored} == gradients.keys()
+    ours = np.concatenate([_flat(gradients[key.removeprefix("float64/grad/")]) for key in stored])
+    want = np.concatenate([_flat(vectors[key]) for key in stored])
+    check("gradients", ours, want, want, "float64")
+
+
+def _flat(tensor: Tensor | None) -> np.ndarray[Any, Any]:
+    assert tensor is not None
+    return tensor.numpy().ravel()
+
+
+@pytest.mark.parametrize("global_pool", [False, True])
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_padded_batch_is_its_slides_alone(exact: bool, global_pool: bool) -> None:
+    model = built(exact=exact, global_pool=global_pool)
+    x, coords = pinned()["x"], pinned()["coords"]
+    lengths = [x.shape[1], 11]
+    mask = torch.arange(x.shape[1]) >= torch.tensor(lengths)[:, None]
+    found = model(x, coords, all_layer_embed=True, key_padding_mask=mask)
+    for i, length in enumerate(lengths):
+        alone = model(x[i : i + 1, :length], coords[i : i + 1, :length], all_layer_embed=True)
+        for ours, want in zip(found, alone, strict=True):
+            expected = want[0].detach().numpy()
+            check("slide", ours[i].detach().numpy(), expected, expected, "float64")
+
+
+def test_the_published_shape() -> None:
+    with torch.device("meta"):
+        model = SlideEncoder()
+    assert sum(p.numel() for p in model.parameters()) == 86_330_880
+    assert len(layers_of(model)) == 12
+    layer = next(iter(layers_of(model).values()))
+    assert layer.num_heads == 16
+    assert layer.pattern == DilationPattern.preset("gigapath")
+
+
+def test_fine_tuning_steps_learn() -> None:
+    """Dropout and stochastic depth on, two slides of different length, a linear head."""
+    torch.manual_seed(0)
+    model = SlideEncoder(**SIZES, drop_path_rate=0.3)
+    head = nn.Linear(32, 2)
+    parameters = [*model.parameters(), *head.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-3)
+    x, coords = pinned()["x"].float(), pinned()["coords"]
+    mask = torch.arange(x.shape[1]) >= torch.tensor([x.shape[1], 11])[:, None]
+    losses = []
+    for _ in range(12):
+        (embedding,) = model(x, coords, key_padding_mask=mask)
+        loss = nn.functional.cross_entropy(head(embedding), torch.tensor([0, 1]))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in parameters)
+    assert sum(losses[-3:]) < sum(losses[:3])
+
+
+def test_stochastic_depth_drops_whole_slides_and_keeps_the_mean() -> None:
+    from dilated_attention_pytorch.integrations._placement import Placement
+    from dilated_attention_pytorch.integrations._ring import SharedDropPath
+
+    torch.manual_seed(0)
+    module = SharedDropPath(0.25, Placement())
+    found = module(torch.ones(4000, 3, 2))
+    assert set(found.unique().tolist()) == {0.0, torch.tensor(1 / 0.75).item()}
+    assert (found == found[:, :1, :1]).all()
+    # Five standard deviations of the mean of 4,000 draws.
+    assert abs(float(found.mean()) - 1) < 5 * (0.25 / 0.75 / 4000) ** 0.5
+    assert (module.eval()(torch.ones(9, 3, 2)) == 1).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_sixteen_bits(dtype: torch.dtype) -> None:
+    x, coords = pinned()["x"], pinned()["coords"]
+    (found,) = built().to(dtype)(x.to(dtype), coords)
+    assert found.dtype == dtype
+    assert torch.allclose(found.double(), built()(x, coords)[0], atol=0.15)
+
+
+def test_the_class_tokens_attention_in_every_layer() -> None:
+    model = built()
+    x, coords = pinned()["x"], pinned()["coords"]
+    found = attention_maps(model, [0], x, coords)
+    assert list(found) == [f"encoder.layers.{i}.self_attn" for i in range(3)]
+    for weights in found.values():
+        total = weights.dense().sum(-1)
+        # The rest is what torchscale's phantom keys take.
+        assert (total <= 1 + 1e-12).all()
+        assert (total > 0.1).all()
+
+
+def test_compare_runs_through_all_layers() -> None:
+    model = built()
+    report = compare(model, pinned()["x"], pinned()["coords"])
+    first, *rest = report.layers
+    assert first.alone == first.accumulated
+    assert all(layer.alone != layer.accumulated for layer in rest)
+
+
+def test_sizes_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="embed_dim must be a multiple of num_heads and of 4"):
+        SlideEncoder(embed_dim=30, num_heads=4)
+
+
+def test_the_benchmark_times_each_implementation_or_says_why_not() -> None:
+    arguments = Namespace(
+        layers=1,
+        dtype="float32",
+        batch=2,
+        implementation=None,
+        forward_only=False,
+        parity=True,
+        quick=True,
+    )
+    result = gigapath.measure(12, arguments, CpuMachine())
+    found = result["implementations"]
+    assert list(found) == list(gigapath.IMPLEMENTATIONS)
+    for name in ("compatible", "exact", "dense"):
+        assert found[name]["forward"]["ms"] > 0
+        assert found[name]["fine_tuning"]["ms"] > 0
+    present = "absent" not in found["torchscale"]
+    assert present == ("parity_with_torchscale" in result)
+
+
+def test_every_implementation_of_the_benchmark_has_the_same_weights() -> None:
+    arguments = Namespace(layers=1, dtype="float32", batch=1)
+    built = [gigapath.build(name, arguments, torch.device("cpu"))[0] for name in ("exact", "dense")]
+    for a, b in zip(*(model.state_dict().values() for model in built), strict=True):
+        assert torch.equal(a, b)
+    # In one short segment branch 1 sees every tile, and the other branches see some of them again.
+    x, coords = gigapath.tiles(9, arguments, torch.device("cpu"))
+    exact, dense = (model(x, coords)[0].detach() for model in built)
+    assert not torch.allclose(exact, dense)
