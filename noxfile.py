@@ -27,6 +27,8 @@ SOURCES = (
 )
 SEARCH_PATH = os.pathsep.join(str((ROOT / source).parent) for source in SOURCES)
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+SITE_TOOLS = ("mkdocs", "mkdocs-material", "mkdocstrings-python", "ruff")
+QUIET = {"NO_MKDOCS_2_WARNING": "1", "DISABLE_MKDOCS_2_WARNING": "true"}
 
 
 # pip takes the build of torch that it is shown; uv would fetch the index's CUDA build.
@@ -47,10 +49,15 @@ def install_packages(session: nox.Session, *requirements: str) -> None:
     install(
         session,
         *("-e", f"./{ORACLE}[conformance]"),
-        *("-e", f"./{COMPAT}[torch]"),
+        *("-e", f"./{COMPAT}[torch,migrate,checkpoint]"),
         *("-e", f"./{MAIN}[cli]"),
         *requirements,
     )
+
+
+def build_site(session: nox.Session) -> None:
+    """Build the pages into site/; a warning is an error."""
+    session.run("mkdocs", "build", "--strict", "--clean", env=QUIET)
 
 
 @pip_session
@@ -63,7 +70,7 @@ def demo(session: nox.Session) -> None:
 @pip_session
 def tests(session: nox.Session) -> None:
     """Run every test within the time budgets, or what is named after ``--``."""
-    install_packages(session, "pytest", "pytest-xdist", "pytest-timeout")
+    install_packages(session, "pytest", "pytest-xdist", "pytest-timeout", "PyYAML")
     arguments = session.posargs or ["-n", "2", "--dist", "worksteal", "--enforce-budgets"]
     session.run(
         *("python", "-m", "pytest", "--timeout", "300", "--durations", "10"),
@@ -74,15 +81,30 @@ def tests(session: nox.Session) -> None:
 
 @pip_session
 def interpret(session: nox.Session) -> None:
-    """Run the Triton kernels on the CPU, under Triton's interpreter."""
+    """Run the Triton kernels on the CPU, under Triton's interpreter; compile the Hopper kernels."""
     install(session, "torch")
     # Triton 3.6 is what GPU machines have; its interpreter needs a NumPy older than the pinned one.
     # It needs nothing of what this torch asks for, which is a newer Triton.
     session.install("--no-deps", "triton==3.6.0")
     session.install("numpy<2.4", "pytest==9.2.0")
     session.run(
-        *("python", "-m", "pytest", f"{MAIN}/tests/test_triton_interpreted.py", *session.posargs),
+        *("python", "-m", "pytest"),
+        *(f"{MAIN}/tests/test_{name}_interpreted.py" for name in ("triton", "sdpa")),
+        *session.posargs,
         env=ONE_THREAD | {"TRITON_INTERPRET": "1"},
+    )
+    # Gluon is not interpreted; what the compiler makes of it is looked at instead.
+    session.run("python", "-m", "pytest", f"{MAIN}/tests/test_gluon_compiled.py", env=ONE_THREAD)
+
+
+@nox.session(venv_backend="virtualenv", default=False)
+def huggingface(session: nox.Session) -> None:
+    """Run the tests of the Transformers integration, which the other sessions skip."""
+    install_packages(session, "pytest", "pytest-timeout", "transformers")
+    session.run(
+        *("python", "-m", "pytest", f"{MAIN}/tests/test_integrations_huggingface.py"),
+        *("tests/test_examples_continue_pretraining.py", *session.posargs),
+        env=ONE_THREAD,
     )
 
 
@@ -98,21 +120,54 @@ def lint(session: nox.Session) -> None:
 
 @pip_session
 def types(session: nox.Session) -> None:
-    """Run mypy --strict on the three packages."""
-    install_packages(session, "mypy")
+    """Run mypy --strict on the three packages, and on the snippets of the deprecation records."""
+    install_packages(session, "mypy", "pytest")
     session.run("mypy", *SOURCES)
+    session.run("python", "-m", "pytest", "tests/test_legacy_types.py")
 
 
 @pip_session
 def docs(session: nox.Session) -> None:
-    """Build the pages into site/; warnings and requests to other hosts are errors."""
-    install(session, "mkdocs", "mkdocs-material", "mkdocstrings-python", "ruff")
-    quiet = {"NO_MKDOCS_2_WARNING": "1", "DISABLE_MKDOCS_2_WARNING": "true"}
+    """Build the pages into site/; warnings, dead links, requests to other hosts are errors."""
+    install(session, *SITE_TOOLS)
     if session.posargs:
-        session.run("mkdocs", *session.posargs, env=quiet)
+        session.run("mkdocs", *session.posargs, env=QUIET)
         return
-    session.run("mkdocs", "build", "--strict", "--clean", env=quiet)
+    build_site(session)
     session.run("python", "tests/support/offline_site.py", "site")
+    session.run("python", "tests/support/site_links.py", "site")
+
+
+@pip_session
+def figures(session: nox.Session) -> None:
+    """Draw every figure of the pages again, and the explorer's test vectors."""
+    install_packages(session)
+    scripts = [*(ROOT / "docs/figures").glob("*.py"), ROOT / "docs/explorer/vectors.py"]
+    for script in sorted(scripts):
+        session.run("python", str(script), env={"MPLBACKEND": "svg"})
+
+
+@pip_session
+def site_browser(session: nox.Session) -> None:
+    """Build the pages and try them in the Chromium of this machine; keep screenshots in build/."""
+    install(session, *SITE_TOOLS, "pytest", "pytest-timeout", "playwright", "axe-playwright-python")
+    # The suite's conftest reads the oracle; pages are looked at without torch.
+    install(session, "-e", f"./{ORACLE}")
+    build_site(session)
+    session.run("python", "-m", "pytest", "tests/test_site_browser.py", *session.posargs)
+
+
+@pip_session
+def publish_site(session: nox.Session) -> None:
+    """Commit the pages of a version to branch gh-pages: ``nox -s publish_site -- 0.2 latest``."""
+    if not session.posargs:
+        session.error("expected a version, and aliases if any: nox -s publish_site -- 0.2 latest")
+    install(session, *SITE_TOOLS, "mike")
+    version, *aliases = session.posargs
+    environment = QUIET | {"DOCS_VERSIONS": "mike"}
+    session.run("mike", "deploy", "--push", "--update-aliases", version, *aliases, env=environment)
+    if "latest" in aliases:
+        session.run("mike", "set-default", "--push", "latest", env=environment)
 
 
 @pip_session
@@ -128,3 +183,17 @@ def build(session: nox.Session) -> None:
         *("--constraints", "constraints.txt"),
         *session.posargs,
     )
+
+
+@nox.session(venv_backend="virtualenv", default=False)
+def rehearse_removal(session: nox.Session) -> None:
+    """Carry out v0.3.0 in a copy: drop the deprecated names, run the suites, touch nothing here."""
+    # Not the three packages: the copy's own are tested.
+    install(
+        session,
+        *("torch", "numpy", "typing_extensions", "libcst", "safetensors", "typer", "rich"),
+        *("matplotlib", "hypothesis", "pytest", "pytest-xdist", "pytest-timeout"),
+        *("ruff", "import-linter"),
+    )
+    arguments = session.posargs or ["--", "-n", "2"]
+    session.run("python", "tools/removal/rehearse.py", *arguments, env=ONE_THREAD)

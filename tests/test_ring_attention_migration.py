@@ -6,13 +6,19 @@ check and exits with 1 if one failed.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
+import inspect
+import io
 import pickle
 import re
+import shlex
 import subprocess
 import sys
+import tempfile
 import time
+import tomllib
 import traceback
 import warnings
 from collections.abc import Callable
@@ -25,11 +31,15 @@ from torch import nn
 
 import dilated_attention_compat as compat
 import dilated_attention_pytorch as package
-from support import ring_memory
-from support.pages import run_page
+from support import migration_guide, ring_memory
+from support.pages import blocks, run_page
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDE = ROOT / compat.GUIDE
+PAGE = GUIDE.read_text(encoding="utf-8")
+DEPRECATED = [record for record in compat.RECORDS if record.fate is compat.Fate.COMPAT]
+SERVED = hasattr(package, "RingDilatedAttention")
+"""Whether the library still has the old names: until 0.3.0."""
 PROMISED = (
     "{name} is deprecated due to incorrect implementation. This version divides queries across "
     "devices, preventing proper memory savings. Please use RingDilatedAttentionV2 or "
@@ -44,17 +54,22 @@ SHARES = 12
 """The guide's bound: a rank's peak over its share of q."""
 
 
+def old(name: str) -> Any:
+    return getattr(package if SERVED else compat, name)
+
+
 def plain(name: str) -> nn.Module:
-    return getattr(package, name)(*ARGUMENTS[name])  # line: plain
+    module: nn.Module = old(name)(*ARGUMENTS[name])  # line: plain
+    return module
 
 
 def partial(name: str) -> nn.Module:
-    make = functools.partial(getattr(package, name), *ARGUMENTS[name])
+    make: Callable[[], nn.Module] = functools.partial(old(name), *ARGUMENTS[name])
     return make()  # line: partial
 
 
 def subclass(name: str) -> nn.Module:
-    class Mine(getattr(package, name)):
+    class Mine(old(name)):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__(*ARGUMENTS[name])  # line: subclass
 
@@ -77,18 +92,27 @@ def who_notices(attend: Callable[[torch.Tensor], Any], x: torch.Tensor, token: i
     return moved.nonzero().flatten().tolist()
 
 
-def test_importing_the_old_names_is_silent() -> None:
-    code = (
-        "from dilated_attention_pytorch import RingDilatedAttention as A\n"
-        "from dilated_attention_pytorch import RingMultiheadDilatedAttention as B\n"
-        "from dilated_attention_pytorch.ring_dilated_attention import RingDilatedAttention as C\n"
-        "from dilated_attention_pytorch.ring_multihead_dilated_attention import *\n"
-        "assert A is C and B is RingMultiheadDilatedAttention\n"
-    )
+def test_importing_the_old_names_is_silent_or_says_what_to_use() -> None:
+    code = """
+refused = []
+for statement in (
+    "from dilated_attention_pytorch import RingDilatedAttention",
+    "from dilated_attention_pytorch import RingMultiheadDilatedAttention",
+    "from dilated_attention_pytorch.ring_dilated_attention import RingDilatedAttention",
+    "from dilated_attention_pytorch.ring_multihead_dilated_attention import *",
+):
+    try:
+        exec(statement, {})
+    except ImportError as error:
+        assert "use RingDilatedAttentionV2 or" in str(error)
+        refused.append(statement)
+print(len(refused))
+"""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+    assert int(done.stdout) == (0 if SERVED else 4)
 
 
 def test_construction_warns_once_at_the_callers_line() -> None:
@@ -99,7 +123,7 @@ def test_construction_warns_once_at_the_callers_line() -> None:
                 warnings.simplefilter("always")
                 use(name)
             (warning,) = seen
-            assert warning.category is package.RingAttentionDeprecationWarning
+            assert warning.category is compat.RingAttentionDeprecationWarning
             assert issubclass(warning.category, DeprecationWarning)
             assert str(warning.message).startswith(PROMISED.format(name=name) + " Measured: ")
             assert "its tokens never attend to one another" in str(warning.message)
@@ -160,34 +184,43 @@ def test_measured_memory_falls_with_the_ring_size() -> None:
 
 
 def test_the_guide_states_what_is_measured() -> None:
-    page = GUIDE.read_text(encoding="utf-8")
-    assert f"at most {SHARES} arrays of the size of its share of q" in page
+    assert f"at most {SHARES} arrays of the size of its share of q" in PAGE
     sharded, historical = (
         [float(cell) for cell in re.findall(r"\d+\.\d", row)]
-        for row in re.findall(r"^\| (?:sharded|historical) \|.*$", page, re.M)
+        for row in re.findall(r"^\| (?:sharded|historical) \|.*$", PAGE, re.M)
     )
     for size, mib in zip(ring_memory.SIZES, sharded, strict=True):
         assert mib * 2**20 <= SHARES * ring_memory.share_bytes(size)
     assert len(set(historical)) == 1
-    for record in compat.RECORDS:
-        full, causal = record.relative_error
-        assert f"| `{record.name}` | {full:.2f} | {causal:.2f} |" in page
+
+
+def test_the_guides_tables_are_those_of_the_registry() -> None:
+    """Red after a change of a record: run `python tests/support/migration_guide.py`."""
+    assert set(migration_guide.parts_of(PAGE)) == set(migration_guide.PARTS)
+    assert migration_guide.render(PAGE, served=SERVED) == PAGE
 
 
 def test_the_guide_has_a_section_for_each_record() -> None:
-    page = GUIDE.read_text(encoding="utf-8")
-    anchors = {heading.lower() for heading in re.findall(r"^## (\w+)$", page, re.M)}
+    headings = re.findall(r"^##+ (.+)$", PAGE, re.M)
+    anchors = {re.sub(r"[^\w\s-]", "", text).strip().lower().replace(" ", "-") for text in headings}
     for record in compat.RECORDS:
-        assert record.guide_anchor in anchors
-        assert f"Before:\n\n```python\n{record.before}```\n" in page
-        assert f"After:\n\n```python\n{record.after}```\n" in page
-        assert f"| {record.removed_in} | removed" in page
+        assert record.guide_anchor in anchors, record.name
+        assert f"`{record.name}`" in PAGE.replace("\\*", "*"), record.name
+    linked = set(re.findall(r"\]\(#([^)]+)\)", PAGE))
+    assert linked <= anchors
+
+
+def test_every_version_of_the_timeline_is_a_record_s() -> None:
+    section = PAGE.partition("## Timeline")[2].partition("\n## ")[0]
+    for record in DEPRECATED:
+        assert f"| {record.removed_in} | removed" in section
 
 
 def test_the_snippets_after_are_free_of_warnings() -> None:
-    for record in compat.RECORDS:
-        with pytest.warns(package.RingAttentionDeprecationWarning, match=record.name):
-            exec(record.before, {"__name__": "before"})
+    for record in DEPRECATED:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", compat.RingAttentionDeprecationWarning)
+            exec(migration_guide.before(record, served=SERVED), {"__name__": "before"})
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             exec(record.after, {"__name__": "after"})
@@ -196,14 +229,89 @@ def test_the_snippets_after_are_free_of_warnings() -> None:
 def test_the_guides_examples_run() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert run_page(GUIDE) > 10
+        assert run_page(GUIDE) > 50
+
+
+def test_no_example_of_the_guide_is_passed_over() -> None:
+    """What is not Python is a command that a test runs, or a setting that one uses."""
+    fences = re.findall(r"^ *```(\w+)", PAGE, re.M)
+    python = [kind for kind in fences if kind == "python"]
+    assert len(python) == len(blocks(GUIDE))
+    assert {kind for kind in fences if kind != "python"} == {"bash", "toml"}
+    commands = [line.strip() for block in bash_blocks() for line in block.splitlines()]
+    assert [command.partition(" ")[0] for command in commands] == COMMANDS
+
+
+COMMANDS = [
+    "python",
+    *["dilated-attention-migrate"] * 2,
+    "pytest",
+    *["dilated-attention-migrate"] * 3,
+]
+
+
+def bash_blocks() -> list[str]:
+    return re.findall(r"^ *```bash\n(.*?)^ *```", PAGE, re.M | re.S)
+
+
+def test_the_guides_migration_commands_run() -> None:
+    pytest.importorskip("libcst")
+    pytest.importorskip("safetensors")
+    from dilated_attention_compat.migrate.cli import main as migrate
+
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        for name in ("src", "tests", "notebooks"):
+            Path(name).mkdir()
+        Path("src/old.py").write_text(migration_guide.before(DEPRECATED[0]), encoding="utf-8")
+        torch.save(quiet("RingMultiheadDilatedAttention").state_dict(), "old.pt")
+        found = []
+        for line in "".join(bash_blocks()).splitlines():
+            program, *arguments = shlex.split(line)
+            if program == "dilated-attention-migrate":
+                with (
+                    contextlib.redirect_stdout(io.StringIO()),
+                    contextlib.redirect_stderr(sys.stdout),
+                ):
+                    found.append(migrate(arguments))
+        # Diff, write; clean by then; the list; the checkpoint was trained under wrong attention.
+        assert found == [1, 1, 0, 0, 1]
+        assert Path("src/old.py").read_text(encoding="utf-8") == DEPRECATED[0].after
+        assert Path("new.safetensors").exists()
+
+
+def test_the_guides_requirement_is_one_of_the_package() -> None:
+    (requirement,) = re.findall(r"pip install \"\./(packages/\S+)\[(\w+)\]\"", PAGE)
+    project = tomllib.loads((ROOT / requirement[0] / "pyproject.toml").read_text(encoding="utf-8"))
+    assert requirement[1] in project["project"]["optional-dependencies"]
+    assert "dilated-attention-migrate" in project["project"]["scripts"]
+
+
+@pytest.mark.skipif(not SERVED, reason="the warning left the library with the names")
+def test_the_guides_ways_to_make_the_warning_an_error_work() -> None:
+    (options,) = re.findall(r"^ *pytest (-W \S+)$", PAGE, re.M)
+    (settings,) = re.findall(r"^ *```toml\n(.*?)^ *```", PAGE, re.M | re.S)
+    code = (
+        "from dilated_attention_pytorch import RingDilatedAttention\n"
+        "def test_old():\n    RingDilatedAttention([4], [1])\n"
+    )
+    with contextlib.ExitStack() as stack:
+        runs = []
+        for more, toml in (([], ""), (options.split(), ""), ([], settings)):
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            Path(folder, "test_old.py").write_text(code, encoding="utf-8")
+            Path(folder, "pyproject.toml").write_text(toml, encoding="utf-8")
+            command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *more]
+            runs.append(subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True))
+        said = [run.communicate()[0] for run in runs]
+        assert [run.returncode for run in runs] == [0, 1, 1], said
+        assert all("RingAttentionDeprecationWarning: RingDilatedAttention" in text for text in said)
 
 
 def main() -> int:
     """Run every check, print a line for each, return the exit status."""
     failed = 0
     for name, check in list(globals().items()):
-        if not name.startswith("test_"):
+        if not name.startswith("test_") or inspect.signature(check).parameters:
             continue
         start = time.perf_counter()
         outcome = "ok"

@@ -96,7 +96,7 @@ def test_pages_are_accessible(browser: Browser, home: str) -> None:
                 for node in violation["nodes"]
             ]
         opened.page.close()
-    assert found == []
+    assert found == [], "\n".join(found)
 
 
 def test_screenshots(visit: Visit) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from click.testing import Result
+    from typer.testing import Result
 
 CALL = ("--n", "131072", "--heads", "16", "--head-dim", "128")
 LADDER = ("--segment-lengths", "2048,4096,8192,16384,32768", "--dilation-rates", "1,2,4,8,16")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+
+import numpy as np
 
 from .layout import Layout
 from .schedule import Problem, key_classes
@@ -31,6 +34,36 @@ def visible_pairs(problem: Problem) -> int:
                 pairs = rows * (rows + 1) // 2 if problem.is_causal else rows * rows
                 total += segments * count * pairs
     return total
+
+
+def pairs_below(problem: Problem, positions: Sequence[int]) -> list[int]:
+    """Pairs that the queries before each position score, in closed form; one document.
+
+    A rank that holds the queries `a:b` scores the difference of the values at b and a, and the
+    queries before n score `visible_pairs`.
+
+    Raises:
+        ValueError: packed documents, which this does not count.
+    """
+    if problem.cu_seqlens is not None:
+        raise ValueError("pairs_below counts one document, got cu_seqlens")
+    # Up to here the pairs of one offset fit 64 bits; those of all heads may not.
+    at = np.array(positions, dtype=np.int64 if problem.n < 1 << 31 else object)
+    total = np.zeros(len(at), dtype=object)
+    for branch, offsets in enumerate(problem.offsets):
+        w = problem.segment_length(branch)
+        rate = problem.pattern.branches[branch].dilation_rate
+        full, place = at // w, at % w
+        length = np.minimum(w, problem.n - full * w)
+        for offset, heads in Counter(o for o in offsets if o is not None).items():
+            whole = max(0, -((offset - w) // rate))
+            keys, asked = (np.maximum(0, -((offset - x) // rate)) for x in (length, place))
+            if problem.is_causal:
+                pairs = full * (whole * (whole + 1) // 2) + asked * (asked + 1) // 2
+            else:
+                pairs = full * whole * whole + asked * keys
+            total += heads * pairs.astype(object)
+    return [int(x) for x in total]
 
 
 def attention_flops(problem: Problem, batch: int, head_dim: int, *, backward: bool = False) -> int:

@@ -8,10 +8,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from .bench import bench
 from .demo import run_demo
+from .plan import plan
 from .pool import RankFailedError
 from .results import DemoSettings
 from .text import draw_batches, standard_library
+from .verify import verify
 
 _BATCH = 1
 
@@ -21,6 +24,11 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 @app.callback()
 def commands() -> None:
     """Dilated (LongNet) attention over a ring of devices."""
+
+
+app.command()(bench)
+app.command()(plan)
+app.command()(verify)
 
 
 @app.command()

@@ -1,0 +1,3 @@
+from dilated_attention_pytorch import RingDilatedAttention
+from dilated_attention_pytorch import RingMultiheadDilatedAttention as RingMultiheadDilatedAttention
+from .trainer import Trainer

@@ -1,0 +1,8 @@
+from dilated_attention_pytorch import RingDilatedAttention
+
+
+class RingDilatedAttentionV2:
+    """Our own second attempt."""
+
+    def __init__(self):
+        self.inner = RingDilatedAttention([16], [1])

@@ -1,0 +1,8 @@
+from dilated_attention_pytorch import RingDilatedAttention
+
+attention = RingDilatedAttention([16, 32], [1, 2]).cuda().eval()
+print(attention.training)
+
+
+def run(q, mask):
+    return attention(q, q, q, attention_mask=mask)

@@ -1,0 +1,2 @@
+from dilated_attention_pytorch.ring_dilated_attention import *
+import torch

@@ -1,0 +1,1 @@
+# Configuration of the dilated_attention_pytorch experiments; nothing here yet.

@@ -1,0 +1,13 @@
+from dilated_attention_pytorch import create_dilated_attention, create_multihead_dilated_attention
+from dilated_attention_pytorch.core import create_multihead_dilated_attention as make
+
+core = create_dilated_attention(
+    "ring",
+    [2048, 4096],
+    [1, 2],
+    dropout=0.1,
+)
+layer = create_multihead_dilated_attention("multihead_ring", 768, 12, dropout=0.1)
+other = make(attention_type="improved", embed_dim=512, num_heads=8)
+auto = make(embed_dim=512, num_heads=8)
+unchanged = make("standard", 512, 8, [16], [1])

@@ -1,0 +1,4 @@
+from dilated_attention_pytorch import DilatedAttention, RingDilatedAttention
+
+__all__ = ("DilatedAttention",)
+__all__ += ("RingDilatedAttention",)

@@ -1,0 +1,6 @@
+import os, sys
+import dilated_attention_pytorch
+
+SEGMENTS = [int(s) for s in os.environ.get("SEGMENTS", "16,32").split(",")]
+attention = dilated_attention_pytorch.UnfoldRingDilatedAttention(SEGMENTS, [1] * len(SEGMENTS))
+sys.stdout.write(f"{attention}\n")

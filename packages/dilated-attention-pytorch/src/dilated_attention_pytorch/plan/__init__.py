@@ -1,0 +1,13 @@
+"""What a call will hold, move and take before it is made; needs no GPU."""
+
+from .hardware import GPU as GPU
+from .hardware import GPUS as GPUS
+from .hardware import NVLINK as NVLINK
+from .hardware import Link as Link
+from .planning import Call as Call
+from .planning import Plan as Plan
+from .planning import Ring as Ring
+from .planning import Step as Step
+from .planning import plan_call as plan_call
+from .report import as_json as as_json
+from .report import as_text as as_text

@@ -1,0 +1,170 @@
+"""Peak bytes of a rank, moment by moment, with the tiles that the kernels work on.
+
+Forward and backward each count what is alive in them: inputs and, in backward, what was saved;
+the rank's results; receive and send buffers as the rounds go by; the temporaries of the largest
+tile. All of it is storage that the allocator sees.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..kernels.eager import BLOCK
+from ..layout import Layout
+from ..schedule import Problem, key_classes
+from ..schedule.messages import piece_bound, piece_capacity
+from ..typing import IntArray
+from .travel import received, sent
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Peak bytes of one rank, its inputs included, optimizer and other layers aside."""
+
+    forward: int
+    backward: int
+
+    @property
+    def peak(self) -> int:
+        """The larger of the two."""
+        return max(self.forward, self.backward)
+
+
+def _wide(itemsize: int) -> int:
+    """Bytes of the type that sums are kept in."""
+    return 8 if itemsize == 8 else 4
+
+
+def whole_sequence(problem: Problem, *, batch: int, head_dim: int, itemsize: int) -> Memory:
+    """One GPU with the Triton kernels: no carry, no float32 gradients, no tiles in memory.
+
+    Forward holds q, k, v, out and lse; backward also dout, lse and delta in the kernels' layout,
+    and the gradients.
+    """
+    query = batch * problem.n * problem.num_heads
+    keys = batch * problem.n * problem.num_kv_heads
+    arrays = (2 * query + 2 * keys) * head_dim * itemsize
+    gradients = (query + 2 * keys) * head_dim * itemsize
+    return Memory(arrays + 4 * query, arrays + query * head_dim * itemsize + gradients + 12 * query)
+
+
+def ring_rank(
+    problem: Problem,
+    layout: Layout,
+    rank: int,
+    *,
+    batch: int,
+    head_dim: int,
+    itemsize: int,
+    buffer_shards: int = 2,
+) -> Memory:
+    """One rank of a ring (or R = 1 with the backend `eager`), contiguous, layout `sharded`."""
+    wide = _wide(itemsize)
+    query = batch * layout.lengths[rank] * problem.num_heads
+    keys = batch * layout.lengths[rank] * problem.num_kv_heads
+    inputs = (query + 2 * keys) * head_dim * itemsize
+    rounded = 0 if itemsize == wide else itemsize
+    came, went = (
+        2 * batch * head_dim * _pieces(problem, layout, rank, sizes, buffer_shards, back=back)
+        for sizes, back in (
+            (received(problem, layout, rank), True),
+            (sent(problem, layout, rank), False),
+        )
+    )
+    # Rounds k - 1, k and k + 1 with an empty one at either end.
+    before, now, after = slice(0, -2), slice(1, -1), slice(2, None)
+    both = came + went
+    moving = itemsize * (both[now] + both[after])
+    first = itemsize * int(both[1]) if len(both) > 2 else 0
+    transfer = int(moving.max(initial=0))
+    # Heads that one tile holds: all of them at home, those of a class where rows travel.
+    group = problem.num_heads // problem.num_kv_heads
+    together = [range(problem.num_heads)]
+    apart = [
+        [g * group + member for g in key_class.heads for member in range(group)]
+        for key_class in key_classes(problem)
+    ]
+
+    # Scores, their differences and weights; the last tile's result is still there.
+    local, remote = (
+        _tile(problem, heads, layout.lengths[rank], batch, head_dim, wide, 3, 2 + 2 * (rounded > 0))
+        for heads in (together, apart)
+    )
+    # The last piece is let go of at the return.
+    kept = int(both[-2])
+    carry = (query * head_dim + 2 * query) * wide
+    # The last step makes lse, and out in the input's type.
+    finishing = query * (3 * wide + head_dim * rounded) + kept * itemsize
+    forward = inputs + carry + max(first + local, transfer + remote, finishing)
+
+    saved = inputs + 2 * query * head_dim * itemsize + 2 * query * wide
+    gradients = (query + 2 * keys) * head_dim * wide
+    home = wide * (came[now] + both[before])
+    working = moving + home
+    handing = working + wide * went[now]
+    # Weights, their gradient, and that of the scores, whose product is a temporary.
+    local, remote = (
+        _tile(problem, heads, layout.lengths[rank], batch, head_dim, wide, 4, 1 + 3 * (rounded > 0))
+        for heads in (together, apart)
+    )
+    moments = [
+        first + local,
+        int((working + remote * (came[now] > 0)).max(initial=0)),
+        int(handing.max(initial=0)),
+        (query + 2 * keys) * head_dim * rounded + kept * (itemsize + wide),
+    ]
+    return Memory(forward, saved + gradients + max(moments))
+
+
+def _pieces(
+    problem: Problem, layout: Layout, rank: int, sizes: IntArray, buffer_shards: int, *, back: bool
+) -> IntArray:
+    """Row-heads of each round's piece, (rounds + 2,) with an empty round at either end."""
+    size = layout.ring_size
+    bound = piece_bound(problem, layout, buffer_shards)
+    step = np.arange(1, size)
+    partner = (rank - step if back else rank + step) % size
+    targets = [rank] * len(step) if back else partner.tolist()
+    capacity = np.array(
+        [piece_capacity(problem, layout, target, buffer_shards) for target in targets],
+        dtype=np.int64,
+    )
+    left = sizes[partner][:, None] - np.arange(bound) * capacity[:, None]
+    rows: IntArray = np.clip(left, 0, capacity[:, None]).reshape(-1)
+    return np.concatenate([[0], rows, [0]])
+
+
+def _tile(
+    problem: Problem,
+    parts: Iterable[Sequence[int]],
+    rows: int,
+    batch: int,
+    head_dim: int,
+    wide: int,
+    matrices: int,
+    operands: int,
+) -> int:
+    """Temporaries of the largest tile of `kernels.eager`.
+
+    Args:
+        problem: what is computed.
+        parts: query heads whose rows lie in one key part.
+        rows: of the shard.
+        batch: b.
+        head_dim: d.
+        wide: bytes of an element.
+        matrices: (queries, keys) arrays that are alive at once.
+        operands: (queries, d) arrays: the scaled query, and converted copies of 16-bit inputs.
+    """
+    largest = 0
+    for branch, offsets in enumerate(problem.offsets):
+        rate = problem.pattern.branches[branch].dilation_rate
+        counts = (Counter(offsets[h] for h in part if offsets[h] is not None) for part in parts)
+        heads = max((most for count in counts for most in count.values()), default=0)
+        side = min(BLOCK, -(-min(problem.segment_length(branch), rows) // rate))
+        largest = max(largest, heads * side * (matrices * side + operands * head_dim + 4))
+    return batch * largest * wide
