@@ -79,6 +79,7 @@ def attend(member: Member, case: Case, ring: Ring, full_keys: bool = False) -> R
             library_pattern(case.pattern),
             group=member.group,
             deterministic=ring.deterministic,
+            backend=ring.backend,
             return_lse=True,
             **call,
             **options,

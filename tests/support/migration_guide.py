@@ -124,10 +124,10 @@ def before(record: LegacyRecord, *, served: bool = True) -> str:
         if record.name != record.identifier:
             module = record.historical.partition(":")[0]
         snippet = re.sub(rf"^from {PACKAGE}[\w.]* import", f"from {module} import", snippet)
-        line, rest = snippet.split("\n", 1)
-        if len(line) > 100:
-            head, name = line.rsplit(" ", 1)
-            snippet = f"{head} (\n    {name},\n)\n{rest}"
+    line, rest = snippet.split("\n", 1)
+    if len(line) > 100:
+        head, name = line.rsplit(" ", 1)
+        snippet = f"{head} (\n    {name},\n)\n{rest}"
     if record.ran is not Ran.NOTHING:
         return snippet
     head, _, call = snippet.rpartition("\n\n")

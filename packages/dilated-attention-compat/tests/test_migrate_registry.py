@@ -180,7 +180,8 @@ STAYING = [
 
 @pytest.mark.parametrize("record", STAYING, ids=name_of)
 def test_of_what_stays_only_the_import_moves(record: compat.LegacyRecord) -> None:
-    uses = "class A({0}): ...\nx = {0}(1, *a, b=2)\ny = [{0}]\n".format(record.identifier)
+    name = record.identifier
+    uses = f"class A({name}): ...\nx = {name}(1, *a, b=2)\ny = [{name}]\n"
     for module in record.old_modules:
         migration = migrate(f"from {module} import {record.identifier}\n{uses}")
         if record.codemod.startswith("Flagged"):
