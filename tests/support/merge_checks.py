@@ -32,17 +32,23 @@ def arrays(found: tuple[Tensor, Tensor]) -> Part:
 
 
 def near(found: Part, wanted: Part, dtype: str) -> None:
-    """Semantics 8 with sums of at most four parts: out is at most 1 in size times some 5."""
-    for (got, right), kind in zip(
-        zip(found, wanted, strict=True),
-        (dtype, "float64" if dtype == "float64" else "float32"),
-        strict=True,
+    """Semantics 8 with sums of at most four parts: out is at most 1 in size times some 5.
+
+    A weight exp(lse_a - lse) carries the rounding of lse, which is eps |lse|, into out.
+    """
+    (out, lse), (right_out, right_lse) = found, wanted
+    kind = "float64" if dtype == "float64" else "float32"
+    lse_error = EPS[kind] * np.abs(right_lse[np.isfinite(right_lse)]).max(initial=1.0)
+    for got, right, error in (
+        (out, right_out, EPS[dtype] + lse_error),
+        (lse, right_lse, EPS[kind]),
     ):
         assert np.array_equal(np.isneginf(got), np.isneginf(right))
         finite = np.isfinite(right)
         size = np.abs(right[finite]).max(initial=1.0)
-        error = np.abs(got[finite] - right[finite]).max(initial=0.0)
-        assert error <= C[kind] * EPS[kind] * size, (kind, error, size)
+        difference = np.abs(got[finite] - right[finite]).max(initial=0.0)
+        limit = C[dtype if got is out else kind] * error * size
+        assert difference <= limit, (difference, limit)
 
 
 def merge_equals_oracle(parts: list[Part], dtype: str = "float64") -> None:
