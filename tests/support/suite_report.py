@@ -39,7 +39,7 @@ GROUPS = (
     (f"{PYTORCH}sdpa", "one GPU"),
     (f"{PYTORCH}select", "one GPU"),
     ("tests/test_causal_balance", "ring"),
-    ("tests/test_gloo_recipes", "ring"),
+    ("tests/test_gloo_", "ring"),
     ("tests/test_layouts", "ring"),
     (f"{PYTORCH}cli_verify", "ring"),
     (f"{PYTORCH}dtensor", "ring"),
