@@ -149,6 +149,42 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
     return condition()
 
 
+TERMINATED_WHILE_STARTING = """
+import os, signal
+from multiprocessing import util
+spawn = util.spawnv_passfds
+
+def terminated(path, arguments, descriptors):
+    child = spawn(path, arguments, descriptors)
+    if any(b"spawn_main" in os.fsencode(argument) for argument in arguments):
+        print("terminated", flush=True)
+        os.kill(os.getpid(), signal.SIGTERM)
+    return child
+
+util.spawnv_passfds = terminated
+from dilated_attention_pytorch.cli.__main__ import main
+main()
+"""
+
+
+@pytest.mark.gloo
+@pytest.mark.timeout(120)
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+def test_a_signal_between_a_process_and_its_instructions(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TERMINATED_WHILE_STARTING, "demo", *SMALL, "--text", __file__],
+        cwd=tmp_path,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert "terminated" in done.stdout
+    assert (done.returncode, done.stderr) == (143, "")
+    assert not any(tmp_path.glob("dilated-attention-*"))
+
+
 @pytest.mark.gloo
 @pytest.mark.timeout(180)
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux's /proc")

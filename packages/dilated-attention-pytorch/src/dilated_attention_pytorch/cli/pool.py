@@ -27,7 +27,7 @@ class RankPool:
 
     A context manager; `start` starts them. Leaving it ends every process, however it is left; and
     a process whose parent is gone ends itself. Ctrl-C reaches the parent alone, so that one
-    process reports it.
+    process reports it. A signal that comes while processes start waits until the pool knows them.
 
     Args:
         size: Number of processes.
@@ -57,7 +57,7 @@ class RankPool:
         context = multiprocessing.get_context("spawn")
         # Starting the tracker changes the signal mask, so it is done before the mask is set.
         resource_tracker.ensure_running()
-        blocked = _block_interrupts()
+        mask = _hold_signals()
         try:
             for rank in range(self._start.size):
                 ours, theirs = context.Pipe()
@@ -69,7 +69,7 @@ class RankPool:
                 self._connections.append(ours)
                 self._processes.append(process)
         finally:
-            _restore_interrupts(blocked)
+            _restore_signals(mask)
         self._results(range(self._start.size), None)
 
     def __exit__(
@@ -144,13 +144,18 @@ class RankPool:
         return message
 
 
-def _block_interrupts() -> set[signal.Signals] | None:
-    """Hold Ctrl-C back while processes start; they inherit the mask and never see it."""
+def _hold_signals() -> set[signal.Signals] | None:
+    """Hold Ctrl-C and SIGTERM back while processes start.
+
+    One that came between a process's start and its instructions would leave it waiting for them.
+    The processes inherit the mask; `rank_main` lets SIGTERM in again.
+    """
     if sys.platform == "win32":
         return None
-    return {signal.Signals(x) for x in signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})}
+    held = (signal.SIGINT, signal.SIGTERM)
+    return {signal.Signals(x) for x in signal.pthread_sigmask(signal.SIG_BLOCK, held)}
 
 
-def _restore_interrupts(mask: set[signal.Signals] | None) -> None:
+def _restore_signals(mask: set[signal.Signals] | None) -> None:
     if sys.platform != "win32" and mask is not None:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
