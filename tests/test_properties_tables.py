@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from dilated_attention_pytorch.pattern import DilationPattern
 from dilated_attention_pytorch.schedule import Problem
-from dilated_attention_pytorch.schedule.tables import TileTable, count_cells, tile_table
+from dilated_attention_pytorch.schedule.classes import count_cells
+from dilated_attention_pytorch.schedule.tables import TileTable, tile_table
 from support.definition import Pair, Question
 from support.question_strategies import questions
 from support.ring_strategies import examples

@@ -32,9 +32,11 @@ FILES = {
         "kernels/triton/blocks.py",
         "kernels/triton/launcher.py",
         "kernels/triton/launch.py",
+        "schedule/classes.py",
         "schedule/tables.py",
     ),
     "gluon": (
+        "kernels/gluon/__init__.py",
         "kernels/gluon/tile.py",
         "kernels/gluon/forward.py",
         "kernels/gluon/dquery.py",
@@ -42,10 +44,10 @@ FILES = {
         "kernels/gluon/table.py",
         "kernels/gluon/launch.py",
         "kernels/triton/prepare.py",
+        "schedule/classes.py",
         "schedule/halves.py",
         "schedule/sharing.py",
         "schedule/streams.py",
-        "schedule/tables.py",
     ),
     "sdpa": (
         "kernels/triton/merge.py",

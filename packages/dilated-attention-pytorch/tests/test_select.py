@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dilated_attention_pytorch import BackendError, DilationPattern
-from dilated_attention_pytorch.kernels import select
+from dilated_attention_pytorch.kernels import gluon, select
 from dilated_attention_pytorch.kernels.select import Request
 from dilated_attention_pytorch.schedule import Problem
 
@@ -23,7 +23,6 @@ def hopper(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
     monkeypatch.setattr(select, "_triton_version", lambda: (3, 6))
     monkeypatch.setattr(select, "_has_triton", lambda: True)
-    monkeypatch.setattr(select, "_gluon_failure", lambda: None)
 
 
 def test_the_hopper_kernels_serve_a_ladder() -> None:
@@ -74,8 +73,8 @@ def test_another_triton_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_kernel_that_did_not_compile_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(select, "_gluon_failure", lambda: "its kernels did not compile here: no")
-    assert "did not compile" in (select.refusal("gluon", HOPPER) or "")
+    monkeypatch.setattr(gluon, "failures", ["its kernels did not compile here: a planted reason"])
+    assert select.refusal("gluon", HOPPER) == gluon.failures[0]
 
 
 def test_auto_takes_the_first_that_serves_and_may_be_taken() -> None:

@@ -13,9 +13,9 @@ import torch
 
 from ..errors import BackendError
 from ..schedule import Problem
-from ..schedule.streams import shortest_range
-from ..schedule.tables import count_cells
-from . import eager
+from ..schedule.classes import count_cells
+from ..schedule.streams import shortest_range, views
+from . import eager, gluon
 from .options import PartBackend, WholeBackend
 from .sdpa import launch as sdpa
 from .sdpa.plan import cuda_limit
@@ -73,11 +73,6 @@ class Entry:
     recorded: bool = True
 
 
-# Views of the streamed tensors that the Hopper kernels take, and rows that they take at a time.
-_MOST_VIEWS: Final = 12
-_HOPPER_BLOCK: Final = 128
-
-
 def _gluon_refusal(request: Request) -> str | None:
     if request.device.type != "cuda":
         return f"it needs a CUDA device, the tensors are on {request.device.type}"
@@ -96,27 +91,18 @@ def _gluon_refusal(request: Request) -> str | None:
         return f"it computes in float16 and bfloat16, not {request.dtype}"
     if request.head_dim % 8 or request.head_dim > 128:
         return f"it takes head dimensions up to 128 divisible by 8, not {request.head_dim}"
-    return _stream_refusal(request.problem) or _gluon_failure()
+    return gluon.failures[0] if gluon.failures else _stream_refusal(request.problem)
 
 
 @lru_cache(maxsize=256)
 def _stream_refusal(problem: Problem) -> str | None:
-    rates = {branch.dilation_rate for branch in problem.pattern.branches}
-    views = sum(1 + (problem.n % rate > 0 and problem.n > rate) for rate in rates)
-    if views > _MOST_VIEWS:
-        return f"the dilation rates need {views} views of the tensors, more than {_MOST_VIEWS}"
-    shortest = shortest_range(problem)
-    if shortest < min(_HOPPER_BLOCK, problem.n):
-        return (
-            f"a segment or document has {shortest} rows of one residue, fewer than {_HOPPER_BLOCK}"
-        )
+    count = len(views(problem))
+    if count > gluon.MOST_VIEWS:
+        return f"the dilation rates need {count} views of the tensors, more than {gluon.MOST_VIEWS}"
+    shortest, rows = shortest_range(problem), gluon.MOST_ROWS
+    if shortest < min(rows, problem.n):
+        return f"a segment or document has {shortest} rows of one residue, fewer than {rows}"
     return _cells_refusal(problem)
-
-
-def _gluon_failure() -> str | None:
-    from .gluon import launch
-
-    return launch.failures[0] if launch.failures else None
 
 
 def _cells_refusal(problem: Problem) -> str | None:
@@ -226,10 +212,9 @@ def refusal(name: str, request: Request) -> str | None:
 
 def passed_over(name: str, request: Request) -> str | None:
     """Why `auto` does not take a backend for a call; None where it may."""
-    reason = refusal(name, request)
-    if reason is None and request.device.type == "cuda" and not _BACKENDS[name].recorded:
+    if request.device.type == "cuda" and not _BACKENDS[name].recorded:
         return "its present kernels have no record of a check on a GPU; name it to use it"
-    return reason
+    return refusal(name, request)
 
 
 def select(name: str, request: Request) -> Choice:
@@ -240,7 +225,8 @@ def select(name: str, request: Request) -> Choice:
     """
     if name == "auto":
         name = next(x for x in _BACKENDS if passed_over(x, request) is None)
-    reason = refusal(name, request)
-    if reason is not None:
-        raise BackendError(f"backend {name!r} cannot serve this call: {reason}")
+    else:
+        reason = refusal(name, request)
+        if reason is not None:
+            raise BackendError(f"backend {name!r} cannot serve this call: {reason}")
     return Choice(name, *_BACKENDS[name].load())

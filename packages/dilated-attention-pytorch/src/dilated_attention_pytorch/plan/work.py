@@ -22,7 +22,8 @@ import torch
 from .. import cost
 from ..kernels.triton.blocks import Blocks, dkey_blocks, dquery_blocks, forward_blocks
 from ..schedule import Problem
-from ..schedule.tables import count_cells, tile_table
+from ..schedule.classes import count_cells
+from ..schedule.tables import tile_table
 from ..typing import IntArray
 
 FORWARD, BACKWARD = "forward", "backward"

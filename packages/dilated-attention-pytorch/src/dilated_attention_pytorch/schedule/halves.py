@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..typing import IntArray
+from .classes import Cell
 from .problem import Problem
-from .tables import _Cell
 
 
 @dataclass(slots=True)
@@ -27,7 +27,7 @@ class Halves:
 
 
 def cut(
-    problem: Problem, cell: _Cell, first: int, step: int, branches: set[int], half: int
+    problem: Problem, cell: Cell, first: int, step: int, branches: set[int], half: int
 ) -> Halves:
     """Halves within the segments of the covering branches, in pairs of one segment if they can."""
     begin = cell.begin + first

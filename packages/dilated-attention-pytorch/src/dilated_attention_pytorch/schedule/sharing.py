@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..typing import IntArray
+from .classes import Cell, Offsets
 from .halves import Halves
 from .problem import Problem
-from .tables import Offsets, _Cell
 
 
 @lru_cache(maxsize=4096)
@@ -69,7 +69,6 @@ def intervals(
     return valid, begin, end, sets
 
 
-@dataclass(slots=True)
 class Weights:
     """Rows of weights, each one period of a pattern and `block` entries more.
 
@@ -77,13 +76,11 @@ class Weights:
         block: weights that a kernel reads side by side.
     """
 
-    block: int
-    _rows: dict[tuple[tuple[int, int], ...], tuple[int, int]]
-    _values: list[npt.NDArray[np.float32]]
-    _length: int
-
     def __init__(self, block: int) -> None:
-        self.block, self._rows, self._values, self._length = block, {}, [], 0
+        self.block = block
+        self._rows: dict[tuple[tuple[int, int], ...], tuple[int, int]] = {}
+        self._values: list[npt.NDArray[np.float32]] = []
+        self._length = 0
 
     def place(self, phases: IntArray, ratios: tuple[int, ...]) -> tuple[IntArray, IntArray]:
         """(first entry, period) of the weights for keys x, x + 1, ...
@@ -144,7 +141,7 @@ class Ranges:
 
 def ranges_of(
     problem: Problem,
-    cell: _Cell,
+    cell: Cell,
     halves: Halves,
     offsets: Offsets,
     branches: list[int],

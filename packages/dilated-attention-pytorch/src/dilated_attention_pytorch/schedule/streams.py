@@ -19,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..typing import IntArray
+from .classes import Offsets, cells, row_classes
 from .halves import Halves, cut
 from .problem import Problem
 from .sharing import Ranges, Weights, ranges_of
-from .tables import Offsets, _cells, _classes
 
 Int32Array = npt.NDArray[np.int32]
 
@@ -68,8 +68,11 @@ class StreamTable:
     executed: int
 
 
-def _views(problem: Problem) -> tuple[View, ...]:
-    """Two views a rate where it does not divide n: a residue has n // r rows or one more."""
+def views(problem: Problem) -> tuple[View, ...]:
+    """What a tensor is read through: one view a rate, two where it does not divide n.
+
+    A residue has n // r rows or one more then.
+    """
     found = []
     for rate in sorted({b.dilation_rate for b in problem.pattern.branches}):
         rows, longer = divmod(problem.n, rate)
@@ -223,7 +226,7 @@ def stream_table(problem: Problem, half: int, block: int, *, keys: bool = False)
     group = problem.num_heads // problem.num_kv_heads if keys else 1
     by_head = list(zip(*problem.offsets, strict=True))
     rates = tuple(branch.dilation_rate for branch in problem.pattern.branches)
-    streams = _Streams(problem, block, _views(problem), Weights(block))
+    streams = _Streams(problem, block, views(problem), Weights(block))
     kinds: dict[tuple[Offsets, ...], tuple[int, int]] = {}
     tiles: list[IntArray] = []
     made, covered = 0, True
@@ -232,9 +235,9 @@ def stream_table(problem: Problem, half: int, block: int, *, keys: bool = False)
         if members in kinds:
             continue
         begin = made
-        for cell in _cells(problem):
+        for cell in cells(problem):
             phases = tuple((cell.begin - s) % r for s, r in zip(cell.starts, rates, strict=True))
-            for first, step, used in _classes(rates, phases, members):
+            for first, step, used in row_classes(rates, phases, members):
                 lanes = [divmod(lane, len(rates)) for lane, x in enumerate(used) if x]
                 if cell.begin + first >= cell.end:
                     continue

@@ -1,8 +1,8 @@
 """Tiles for kernels that meet all branches of a row in one softmax.
 
-Rows of one head that the same branches select are a **class**; a tile is up to `block` of its rows,
-evenly spaced. The same branches cover all rows of a tile, so for each branch the tile needs one
-range of evenly spaced rows of the other side, and one online softmax runs over all of them.
+A tile is up to `block` rows of one class (`classes.py`), evenly spaced. The same branches cover
+all its rows, so for each branch the tile needs one range of evenly spaced rows of the other side,
+and one online softmax runs over all of them.
 
 torchscale's row shift parts the rows of out from the query rows: in a shifted branch the row t of
 out answers the query `t - shift`, with one shift for each segment. Tiles lie on rows of out, of
@@ -11,22 +11,17 @@ query, or of key; what their entries say of the other side is in positions of qu
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from ..typing import IntArray
+from .classes import Cell, Offsets, Side, cells, row_classes
 from .problem import Problem
 
 Int32Array = npt.NDArray[np.int32]
-Offsets = tuple[int | None, ...]
-Side = Literal["out", "query", "key"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -55,118 +50,13 @@ class TileTable:
     lanes: Int32Array | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Cell:
-    """Positions begin:end of one document in which every branch selects periodically.
-
-    `starts[i]` is the position from which branch i counts: its segment there, or the document
-    where all of its segments count alike (r divides w). `shifts[i]` is what lies between a query
-    and its row of out there, None where the queries have no row of out in branch i.
-    """
-
-    begin: int
-    end: int
-    document: int
-    document_end: int
-    starts: tuple[int, ...]
-    shifts: tuple[int | None, ...]
-
-
-def _periodic(problem: Problem, branch: int, length: int) -> bool:
-    """Whether the branch selects with one period over a document of this length."""
-    w = problem.pattern.branches[branch].segment_length
-    return w % problem.pattern.branches[branch].dilation_rate == 0 or w >= length
-
-
-def _reached(problem: Problem, branch: int) -> int:
-    """The first query that has no row of out in a shifted branch."""
-    w, padded = problem.segment_length(branch), problem.padded_segment(branch)
-    last = (problem.n - 1) // padded
-    return last * w + min(w, problem.n - last * padded)
-
-
-def _cells(problem: Problem, side: Side = "query") -> Iterator[_Cell]:
-    bounds = problem.cu_seqlens or (0, problem.n)
-    for start, end in pairwise(bounds):
-        if start == end:
-            continue
-        # Branches that count afresh in every segment, and how far segments lie apart.
-        spans: dict[int, int] = {}
-        cuts = {start, end}
-        for i in range(problem.num_branches):
-            if problem.shifted(i):
-                spans[i] = problem.padded_segment(i) if side == "out" else problem.segment_length(i)
-                if side == "query":
-                    cuts.add(_reached(problem, i))
-            elif not _periodic(problem, i, end - start):
-                spans[i] = problem.pattern.branches[i].segment_length
-        for span in spans.values():
-            cuts.update(range(start, end, span))
-        edges = sorted(cuts)
-        for begin, stop in pairwise(edges):
-            starts = [start] * problem.num_branches
-            shifts: list[int | None] = [0] * problem.num_branches
-            for i, span in spans.items():
-                segment, place = divmod(begin - start, span)
-                starts[i] = begin - place
-                if problem.shifted(i):
-                    gap = problem.padded_segment(i) - problem.segment_length(i)
-                    lost = side == "query" and begin >= _reached(problem, i)
-                    shifts[i] = None if lost else segment * gap
-            yield _Cell(begin, stop, start, end, tuple(starts), tuple(shifts))
-
-
-@lru_cache(maxsize=256)
-def count_cells(problem: Problem) -> int:
-    """Number of pieces that documents and unevenly selecting branches cut the sequence into.
-
-    The end of a shifted branch's queries, which may cut one more piece, is not counted.
-    """
-    total = 0
-    for start, end in pairwise(problem.cu_seqlens or (0, problem.n)):
-        total += start < end
-        for i, branch in enumerate(problem.pattern.branches):
-            if start < end and not _periodic(problem, i, end - start):
-                total += (end - start - 1) // branch.segment_length
-    return total
-
-
-@lru_cache(maxsize=4096)
-def _classes(
-    rates: tuple[int, ...], phases: tuple[int, ...], members: tuple[Offsets, ...]
-) -> tuple[tuple[int, int, tuple[bool, ...]], ...]:
-    """Classes of one period: (first row, step, which (member, branch) pairs cover it).
-
-    `phases[i]` is the place of row 0 modulo `rates[i]`.
-    """
-    period = math.lcm(*rates)
-    rows = np.arange(period)
-    bits = np.stack(
-        [
-            (rows + phase) % rate == (-1 if offsets[i] is None else offsets[i])
-            for offsets in members
-            for i, (rate, phase) in enumerate(zip(rates, phases, strict=True))
-        ],
-        axis=1,
-    )
-    signatures, inverse = np.unique(bits, axis=0, return_inverse=True)
-    found: list[tuple[int, int, tuple[bool, ...]]] = []
-    for number, signature in enumerate(signatures):
-        residues = np.flatnonzero(inverse.reshape(-1) == number)
-        step = period // len(residues)
-        even = period % len(residues) == 0 and bool((np.diff(residues) == step).all())
-        groups = [(int(residues[0]), step)] if even else [(int(c), period) for c in residues]
-        found.extend((first, gap, tuple(signature.tolist())) for first, gap in groups)
-    return tuple(found)
-
-
 def _class_tiles(
     problem: Problem, members: tuple[Offsets, ...], block: int, other: int, side: Side
 ) -> tuple[IntArray, IntArray, bool]:
     """Tiles and entries of one kind of head, and whether some tile straddles segments."""
     rates = tuple(branch.dilation_rate for branch in problem.pattern.branches)
     tiles, entries, straddles = [], [], False
-    for cell in _cells(problem, side):
+    for cell in cells(problem, side):
         phases = tuple((cell.begin - s) % r for s, r in zip(cell.starts, rates, strict=True))
         present = members
         if None in cell.shifts:
@@ -174,7 +64,7 @@ def _class_tiles(
                 tuple(None if s is None else o for o, s in zip(row, cell.shifts, strict=True))
                 for row in members
             )
-        for first, step, covered in _classes(rates, phases, present):
+        for first, step, covered in row_classes(rates, phases, present):
             rows = -((cell.begin + first - cell.end) // step)
             if rows <= 0:
                 continue
@@ -209,7 +99,7 @@ def _class_tiles(
 
 def _entry(
     problem: Problem,
-    cell: _Cell,
+    cell: Cell,
     branch: int,
     offset: int,
     first: IntArray,

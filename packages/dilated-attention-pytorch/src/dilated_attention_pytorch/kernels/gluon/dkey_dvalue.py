@@ -12,39 +12,24 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import (
     fence_async_shared,
     mbarrier,
-    warpgroup_mma,
     warpgroup_mma_wait,
 )
 
 from .tile import (
+    add_rows,
     barriers,
     half_rows,
     load_half,
     own_edges,
     produce,
+    product,
     record,
     store_half,
     tile_edges,
     tile_pieces,
-    visible,
+    visible_first,
+    visible_of_edge,
 )
-
-
-@gluon.jit
-def _product(
-    own, streamed, number, BLOCK: gl.constexpr, HALF: gl.constexpr, D: gl.constexpr,
-    layout: gl.constexpr,
-):  # fmt: skip
-    """Products of own rows with those of a buffer, under way."""
-    other = streamed.index(number).reshape([BLOCK, D]).permute([1, 0])
-    zero = gl.zeros([HALF, BLOCK], gl.float32, layout=layout)
-    return warpgroup_mma(own, other, zero, use_acc=False, is_async=True)
-
-
-@gluon.jit
-def _add(acc, left16, streamed, number, BLOCK: gl.constexpr, D: gl.constexpr):
-    """Weighted rows of a buffer added, under way."""
-    return warpgroup_mma(left16, streamed.index(number).reshape([BLOCK, D]), acc, is_async=True)
 
 
 @gluon.jit
@@ -83,23 +68,18 @@ def _consume(
         blocks += gl.load(table + at + 1)
     i = 0
     if (begin < end) | (edge < own_end):
-        # The first block, a piece's or an edge; to a piece's the limits of an edge do nothing.
+        # The first block, a piece's or an edge.
         piece = begin < end
         entry = table + gl.where(piece, begin, edge)
-        seen = visible(
-            start, step, gl.load(entry), gl.load(entry + gl.where(piece, 2, 1)),
-            gl.where(piece, -1, gl.load(entry + 5)),
-            gl.where(piece, 2147483647, gl.load(entry + 6)),
-            True, CAUSAL, HALF, BLOCK, score_layout,
-        )  # fmt: skip
+        seen = visible_first(start, step, entry, piece, True, CAUSAL, HALF, BLOCK, score_layout)
         mbarrier.wait(ready.index(0), 0)
-        s = _product(key, streamed, 0, BLOCK, HALF, D, score_layout)
-        dp = _product(value, streamed, STAGES, BLOCK, HALF, D, score_layout)
+        s = product(key, streamed, 0, BLOCK, HALF, D, score_layout)
+        dp = product(value, streamed, STAGES, BLOCK, HALF, D, score_layout)
         lse = gl.expand_dims(statistics.index(0).load(columns), 0)
         s = warpgroup_mma_wait(1, deps=(s,))
         p = gl.where(seen, gl.exp2(s * log2_scale - lse), 0.0)
         p16 = gl.convert_layout(p.to(dtype), left)
-        dvalue = _add(dvalue, p16, streamed, STAGES, BLOCK, D)
+        dvalue = add_rows(dvalue, p16, streamed, STAGES, BLOCK, D)
         dp = warpgroup_mma_wait(1, deps=(dp,))
         delta = gl.expand_dims(statistics.index(STAGES).load(columns), 0)
         # Not p * (dp - delta) alone: a hidden pair's dp may be anything.
@@ -111,15 +91,15 @@ def _consume(
             stage = i % STAGES
             before = (i - 1) % STAGES
             mbarrier.wait(ready.index(stage), (i // STAGES) & 1)
-            s = _product(key, streamed, stage, BLOCK, HALF, D, score_layout)
-            dkey = _add(dkey, ds16, streamed, before, BLOCK, D)
-            dp = _product(value, streamed, STAGES + stage, BLOCK, HALF, D, score_layout)
+            s = product(key, streamed, stage, BLOCK, HALF, D, score_layout)
+            dkey = add_rows(dkey, ds16, streamed, before, BLOCK, D)
+            dp = product(value, streamed, STAGES + stage, BLOCK, HALF, D, score_layout)
             lse = gl.expand_dims(statistics.index(stage).load(columns), 0)
             s, dkey = warpgroup_mma_wait(1, deps=(s, dkey))
             mbarrier.arrive(free.index(before), count=1)
             p = gl.exp2(s * log2_scale - lse)
             p16 = gl.convert_layout(p.to(dtype), left)
-            dvalue = _add(dvalue, p16, streamed, STAGES + stage, BLOCK, D)
+            dvalue = add_rows(dvalue, p16, streamed, STAGES + stage, BLOCK, D)
             dp = warpgroup_mma_wait(1, deps=(dp,))
             delta = gl.expand_dims(statistics.index(STAGES + stage).load(columns), 0)
             ds16 = gl.convert_layout((p * (dp - delta)).to(dtype), left)
@@ -131,19 +111,16 @@ def _consume(
             stage = i % STAGES
             before = (i - 1) % STAGES
             mbarrier.wait(ready.index(stage), (i // STAGES) & 1)
-            s = _product(key, streamed, stage, BLOCK, HALF, D, score_layout)
-            dkey = _add(dkey, ds16, streamed, before, BLOCK, D)
-            dp = _product(value, streamed, STAGES + stage, BLOCK, HALF, D, score_layout)
+            s = product(key, streamed, stage, BLOCK, HALF, D, score_layout)
+            dkey = add_rows(dkey, ds16, streamed, before, BLOCK, D)
+            dp = product(value, streamed, STAGES + stage, BLOCK, HALF, D, score_layout)
             lse = gl.expand_dims(statistics.index(stage).load(columns), 0)
             s, dkey = warpgroup_mma_wait(1, deps=(s, dkey))
             mbarrier.arrive(free.index(before), count=1)
-            seen = visible(
-                start, step, gl.load(entry), gl.load(entry + 1), gl.load(entry + 5),
-                gl.load(entry + 6), True, CAUSAL, HALF, BLOCK, score_layout,
-            )  # fmt: skip
+            seen = visible_of_edge(start, step, entry, True, CAUSAL, HALF, BLOCK, score_layout)
             p = gl.where(seen, gl.exp2(s * log2_scale - lse), 0.0)
             p16 = gl.convert_layout(p.to(dtype), left)
-            dvalue = _add(dvalue, p16, streamed, STAGES + stage, BLOCK, D)
+            dvalue = add_rows(dvalue, p16, streamed, STAGES + stage, BLOCK, D)
             dp = warpgroup_mma_wait(1, deps=(dp,))
             delta = gl.expand_dims(statistics.index(STAGES + stage).load(columns), 0)
             ds = gl.where(p == 0.0, 0.0, p * (dp - delta))
@@ -151,7 +128,7 @@ def _consume(
             dvalue = warpgroup_mma_wait(0, deps=(dvalue,))
             i += 1
         before = (i - 1) % STAGES
-        dkey = _add(dkey, ds16, streamed, before, BLOCK, D)
+        dkey = add_rows(dkey, ds16, streamed, before, BLOCK, D)
         dkey = warpgroup_mma_wait(0, deps=(dkey,))
         mbarrier.arrive(free.index(before), count=1)
 
@@ -161,54 +138,25 @@ def _consume(
         stage = i % STAGES
         mbarrier.wait(ready.index(stage), (i // STAGES) & 1)
         if (gl.load(entry + 4) >> c) & 1 != 0:
-            s = _product(key, streamed, stage, BLOCK, HALF, D, score_layout)
-            dp = _product(value, streamed, STAGES + stage, BLOCK, HALF, D, score_layout)
+            s = product(key, streamed, stage, BLOCK, HALF, D, score_layout)
+            dp = product(value, streamed, STAGES + stage, BLOCK, HALF, D, score_layout)
             lse = gl.expand_dims(statistics.index(stage).load(columns), 0)
-            seen = visible(
-                start, step, gl.load(entry), gl.load(entry + 1), gl.load(entry + 5),
-                gl.load(entry + 6), True, CAUSAL, HALF, BLOCK, score_layout,
-            )  # fmt: skip
+            seen = visible_of_edge(start, step, entry, True, CAUSAL, HALF, BLOCK, score_layout)
             s = warpgroup_mma_wait(1, deps=(s,))
             p = gl.where(seen, gl.exp2(s * log2_scale - lse), 0.0)
             p16 = gl.convert_layout(p.to(dtype), left)
-            dvalue = _add(dvalue, p16, streamed, STAGES + stage, BLOCK, D)
+            dvalue = add_rows(dvalue, p16, streamed, STAGES + stage, BLOCK, D)
             dp = warpgroup_mma_wait(1, deps=(dp,))
             delta = gl.expand_dims(statistics.index(STAGES + stage).load(columns), 0)
             ds = gl.where(p == 0.0, 0.0, p * (dp - delta))
             ds16 = gl.convert_layout(ds.to(dtype), left)
-            dkey = _add(dkey, ds16, streamed, stage, BLOCK, D)
+            dkey = add_rows(dkey, ds16, streamed, stage, BLOCK, D)
             dkey, dvalue = warpgroup_mma_wait(0, deps=(dkey, dvalue))
         mbarrier.arrive(free.index(stage), count=1)
         i += 1
     dvalue_ptr = dkey_ptr + dvalue_offset
     store_half(dvalue_ptr, dvalue, start, step, rows, out_row, HEAD, HALF, D, out_layout)
     store_half(dkey_ptr, dkey * scale, start, step, rows, out_row, HEAD, HALF, D, out_layout)
-
-
-@gluon.jit
-def _consumer_0(
-    key_ptr, key_row, value_ptr, value_row, dkey_ptr, dvalue_offset, out_row, table,
-    own, streamed, statistics, ready, free, log2_scale,
-    BLOCK: gl.constexpr, HALF: gl.constexpr, D: gl.constexpr, HEAD: gl.constexpr,
-    STAGES: gl.constexpr, CAUSAL: gl.constexpr,
-):  # fmt: skip
-    _consume(
-        0, key_ptr, key_row, value_ptr, value_row, dkey_ptr, dvalue_offset, out_row, table, own,
-        streamed, statistics, ready, free, log2_scale, BLOCK, HALF, D, HEAD, STAGES, CAUSAL,
-    )  # fmt: skip
-
-
-@gluon.jit
-def _consumer_1(
-    key_ptr, key_row, value_ptr, value_row, dkey_ptr, dvalue_offset, out_row, table,
-    own, streamed, statistics, ready, free, log2_scale,
-    BLOCK: gl.constexpr, HALF: gl.constexpr, D: gl.constexpr, HEAD: gl.constexpr,
-    STAGES: gl.constexpr, CAUSAL: gl.constexpr,
-):  # fmt: skip
-    _consume(
-        1, key_ptr, key_row, value_ptr, value_row, dkey_ptr, dvalue_offset, out_row, table, own,
-        streamed, statistics, ready, free, log2_scale, BLOCK, HALF, D, HEAD, STAGES, CAUSAL,
-    )  # fmt: skip
 
 
 @gluon.jit
@@ -246,18 +194,18 @@ def dkey_dvalue_kernel(
     gl.warp_specialize(
         [
             (
-                _consumer_0,
+                _consume,
                 (
-                    key_ptr, key_row, value_ptr, value_row, dkey_ptr, dvalue_offset, out_row, table,
-                    own, streamed, statistics, ready, free, log2_scale,
+                    0, key_ptr, key_row, value_ptr, value_row, dkey_ptr, dvalue_offset, out_row,
+                    table, own, streamed, statistics, ready, free, log2_scale,
                     BLOCK, HALF, D, HEAD, STAGES, CAUSAL,
                 ),
             ),
             (
-                _consumer_1,
+                _consume,
                 (
-                    key_ptr, key_row, value_ptr, value_row, dkey_ptr, dvalue_offset, out_row, table,
-                    own, streamed, statistics, ready, free, log2_scale,
+                    1, key_ptr, key_row, value_ptr, value_row, dkey_ptr, dvalue_offset, out_row,
+                    table, own, streamed, statistics, ready, free, log2_scale,
                     BLOCK, HALF, D, HEAD, STAGES, CAUSAL,
                 ),
             ),

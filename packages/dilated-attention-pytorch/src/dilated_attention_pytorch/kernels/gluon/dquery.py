@@ -12,44 +12,25 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import (
     fence_async_shared,
     mbarrier,
-    warpgroup_mma,
     warpgroup_mma_wait,
 )
 
 from .tile import (
+    add_rows,
     barriers,
     block_weights,
     half_rows,
     load_half,
     own_edges,
     produce,
+    product,
     record,
     store_half,
     tile_edges,
     tile_pieces,
-    visible,
+    visible_first,
+    visible_of_edge,
 )
-
-
-@gluon.jit
-def _product(
-    own, streamed, number, BLOCK: gl.constexpr, HALF: gl.constexpr, D: gl.constexpr,
-    layout: gl.constexpr,
-):  # fmt: skip
-    """Products of own rows with those of a buffer, under way."""
-    other = streamed.index(number).reshape([BLOCK, D]).permute([1, 0])
-    zero = gl.zeros([HALF, BLOCK], gl.float32, layout=layout)
-    return warpgroup_mma(own, other, zero, use_acc=False, is_async=True)
-
-
-@gluon.jit
-def _add_keys(
-    dquery, ds16, streamed, i, BLOCK: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr
-):
-    """dS k of block i added, under way."""
-    return warpgroup_mma(
-        ds16, streamed.index(i % STAGES).reshape([BLOCK, D]), dquery, is_async=True
-    )
 
 
 @gluon.jit
@@ -87,21 +68,16 @@ def _consume(
     edge, last_edge = tile_edges(table)
     own_end = own_edges(table, c)
     if (begin < end) | (edge < own_end):
-        # The first block, a piece's or an edge; to a piece's the limits of an edge do nothing.
+        # The first block, a piece's or an edge.
         piece = begin < end
         entry = table + gl.where(piece, begin, edge)
-        seen = visible(
-            start, step, gl.load(entry), gl.load(entry + gl.where(piece, 2, 1)),
-            gl.where(piece, -1, gl.load(entry + 5)),
-            gl.where(piece, 2147483647, gl.load(entry + 6)),
-            False, CAUSAL, HALF, BLOCK, score_layout,
-        )  # fmt: skip
+        seen = visible_first(start, step, entry, piece, False, CAUSAL, HALF, BLOCK, score_layout)
         if WEIGHTED:
             place = gl.load(entry + gl.where(piece, 4, 3))
             weight = block_weights(weights, place, BLOCK, score_layout)
         mbarrier.wait(ready.index(0), 0)
-        s = _product(query, streamed, 0, BLOCK, HALF, D, score_layout)
-        dp = _product(dout, streamed, STAGES, BLOCK, HALF, D, score_layout)
+        s = product(query, streamed, 0, BLOCK, HALF, D, score_layout)
+        dp = product(dout, streamed, STAGES, BLOCK, HALF, D, score_layout)
         s = warpgroup_mma_wait(1, deps=(s,))
         p = gl.exp2(s * log2_scale - lse)
         if WEIGHTED:
@@ -116,9 +92,9 @@ def _consume(
             for j in range(gl.where(at == begin, 1, 0), blocks):
                 stage = i % STAGES
                 mbarrier.wait(ready.index(stage), (i // STAGES) & 1)
-                s = _product(query, streamed, stage, BLOCK, HALF, D, score_layout)
-                dquery = _add_keys(dquery, ds16, streamed, i - 1, BLOCK, D, STAGES)
-                dp = _product(dout, streamed, STAGES + stage, BLOCK, HALF, D, score_layout)
+                s = product(query, streamed, stage, BLOCK, HALF, D, score_layout)
+                dquery = add_rows(dquery, ds16, streamed, (i - 1) % STAGES, BLOCK, D)
+                dp = product(dout, streamed, STAGES + stage, BLOCK, HALF, D, score_layout)
                 if WEIGHTED and not PERIODIC:
                     place = gl.load(table + at + 4) + (j * BLOCK) % gl.load(table + at + 5)
                     weight = block_weights(weights, place, BLOCK, score_layout)
@@ -139,13 +115,10 @@ def _consume(
             entry = table + at
             stage = i % STAGES
             mbarrier.wait(ready.index(stage), (i // STAGES) & 1)
-            s = _product(query, streamed, stage, BLOCK, HALF, D, score_layout)
-            dquery = _add_keys(dquery, ds16, streamed, i - 1, BLOCK, D, STAGES)
-            dp = _product(dout, streamed, STAGES + stage, BLOCK, HALF, D, score_layout)
-            seen = visible(
-                start, step, gl.load(entry), gl.load(entry + 1), gl.load(entry + 5),
-                gl.load(entry + 6), False, CAUSAL, HALF, BLOCK, score_layout,
-            )  # fmt: skip
+            s = product(query, streamed, stage, BLOCK, HALF, D, score_layout)
+            dquery = add_rows(dquery, ds16, streamed, (i - 1) % STAGES, BLOCK, D)
+            dp = product(dout, streamed, STAGES + stage, BLOCK, HALF, D, score_layout)
+            seen = visible_of_edge(start, step, entry, False, CAUSAL, HALF, BLOCK, score_layout)
             s = warpgroup_mma_wait(2, deps=(s,))
             p = gl.exp2(s * log2_scale - lse)
             if WEIGHTED:
@@ -156,7 +129,7 @@ def _consume(
             ds = gl.where(seen, p * (dp - delta), 0.0)
             ds16 = gl.convert_layout(ds.to(dtype), left)
             i += 1
-        dquery = _add_keys(dquery, ds16, streamed, i - 1, BLOCK, D, STAGES)
+        dquery = add_rows(dquery, ds16, streamed, (i - 1) % STAGES, BLOCK, D)
         dquery = warpgroup_mma_wait(0, deps=(dquery,))
         mbarrier.arrive(free.index((i - 1) % STAGES), count=1)
 
@@ -166,12 +139,9 @@ def _consume(
         stage = i % STAGES
         mbarrier.wait(ready.index(stage), (i // STAGES) & 1)
         if (gl.load(entry + 4) >> c) & 1 != 0:
-            s = _product(query, streamed, stage, BLOCK, HALF, D, score_layout)
-            dp = _product(dout, streamed, STAGES + stage, BLOCK, HALF, D, score_layout)
-            seen = visible(
-                start, step, gl.load(entry), gl.load(entry + 1), gl.load(entry + 5),
-                gl.load(entry + 6), False, CAUSAL, HALF, BLOCK, score_layout,
-            )  # fmt: skip
+            s = product(query, streamed, stage, BLOCK, HALF, D, score_layout)
+            dp = product(dout, streamed, STAGES + stage, BLOCK, HALF, D, score_layout)
+            seen = visible_of_edge(start, step, entry, False, CAUSAL, HALF, BLOCK, score_layout)
             s = warpgroup_mma_wait(1, deps=(s,))
             p = gl.exp2(s * log2_scale - lse)
             if WEIGHTED:
@@ -179,39 +149,11 @@ def _consume(
             dp = warpgroup_mma_wait(0, deps=(dp,))
             ds = gl.where(seen, p * (dp - delta), 0.0)
             ds16 = gl.convert_layout(ds.to(dtype), left)
-            dquery = _add_keys(dquery, ds16, streamed, i, BLOCK, D, STAGES)
+            dquery = add_rows(dquery, ds16, streamed, i % STAGES, BLOCK, D)
             dquery = warpgroup_mma_wait(0, deps=(dquery,))
         mbarrier.arrive(free.index(stage), count=1)
         i += 1
     store_half(dquery_ptr, dquery * scale, start, step, rows, out_row, HEAD, HALF, D, out_layout)
-
-
-@gluon.jit
-def _consumer_0(
-    query_ptr, query_row, dout_ptr, dout_row, lse_ptr, delta_ptr, dquery_ptr,
-    out_row, weights, table, own, streamed, ready, free, log2_scale,
-    BLOCK: gl.constexpr, HALF: gl.constexpr, D: gl.constexpr, HEAD: gl.constexpr,
-    STAGES: gl.constexpr, WEIGHTED: gl.constexpr, PERIODIC: gl.constexpr, CAUSAL: gl.constexpr,
-):  # fmt: skip
-    _consume(
-        0, query_ptr, query_row, dout_ptr, dout_row, lse_ptr, delta_ptr, dquery_ptr, out_row,
-        weights, table, own, streamed, ready, free, log2_scale,
-        BLOCK, HALF, D, HEAD, STAGES, WEIGHTED, PERIODIC, CAUSAL,
-    )  # fmt: skip
-
-
-@gluon.jit
-def _consumer_1(
-    query_ptr, query_row, dout_ptr, dout_row, lse_ptr, delta_ptr, dquery_ptr,
-    out_row, weights, table, own, streamed, ready, free, log2_scale,
-    BLOCK: gl.constexpr, HALF: gl.constexpr, D: gl.constexpr, HEAD: gl.constexpr,
-    STAGES: gl.constexpr, WEIGHTED: gl.constexpr, PERIODIC: gl.constexpr, CAUSAL: gl.constexpr,
-):  # fmt: skip
-    _consume(
-        1, query_ptr, query_row, dout_ptr, dout_row, lse_ptr, delta_ptr, dquery_ptr, out_row,
-        weights, table, own, streamed, ready, free, log2_scale,
-        BLOCK, HALF, D, HEAD, STAGES, WEIGHTED, PERIODIC, CAUSAL,
-    )  # fmt: skip
 
 
 @gluon.jit
@@ -246,17 +188,17 @@ def dquery_kernel(
     gl.warp_specialize(
         [
             (
-                _consumer_0,
+                _consume,
                 (
-                    query_ptr, query_row, dout_ptr, dout_row, lse_ptr, delta_ptr, dquery_ptr,
+                    0, query_ptr, query_row, dout_ptr, dout_row, lse_ptr, delta_ptr, dquery_ptr,
                     out_row, weights, table, own, streamed, ready, free, log2_scale,
                     BLOCK, HALF, D, HEAD, STAGES, WEIGHTED, PERIODIC, CAUSAL,
                 ),
             ),
             (
-                _consumer_1,
+                _consume,
                 (
-                    query_ptr, query_row, dout_ptr, dout_row, lse_ptr, delta_ptr, dquery_ptr,
+                    1, query_ptr, query_row, dout_ptr, dout_row, lse_ptr, delta_ptr, dquery_ptr,
                     out_row, weights, table, own, streamed, ready, free, log2_scale,
                     BLOCK, HALF, D, HEAD, STAGES, WEIGHTED, PERIODIC, CAUSAL,
                 ),

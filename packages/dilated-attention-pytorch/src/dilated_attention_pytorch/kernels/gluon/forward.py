@@ -13,41 +13,25 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import (
     fence_async_shared,
     mbarrier,
-    warpgroup_mma,
     warpgroup_mma_wait,
 )
 
 from .tile import (
+    add_rows,
     barriers,
     block_weights,
     half_rows,
     load_half,
     own_edges,
     produce,
+    product,
     record,
     store_half,
     tile_edges,
     tile_pieces,
-    visible,
+    visible_first,
+    visible_of_edge,
 )
-
-
-@gluon.jit
-def _scores(
-    query, streamed, i, BLOCK: gl.constexpr, HALF: gl.constexpr, D: gl.constexpr,
-    STAGES: gl.constexpr, layout: gl.constexpr,
-):  # fmt: skip
-    """Scores of block i, under way."""
-    key = streamed.index(i % STAGES).reshape([BLOCK, D]).permute([1, 0])
-    zero = gl.zeros([HALF, BLOCK], gl.float32, layout=layout)
-    return warpgroup_mma(query, key, zero, use_acc=False, is_async=True)
-
-
-@gluon.jit
-def _add_values(acc, p16, streamed, i, BLOCK: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr):
-    """Weighted values of block i added to the accumulator, under way."""
-    value = streamed.index(STAGES + i % STAGES).reshape([BLOCK, D])
-    return warpgroup_mma(p16, value, acc, is_async=True)
 
 
 @gluon.jit
@@ -98,20 +82,15 @@ def _consume(
     edge, last_edge = tile_edges(table)
     own_end = own_edges(table, c)
     if (begin < end) | (edge < own_end):
-        # The first block, a piece's or an edge; to a piece's the limits of an edge do nothing.
+        # The first block, a piece's or an edge.
         piece = begin < end
         entry = table + gl.where(piece, begin, edge)
-        seen = visible(
-            start, step, gl.load(entry), gl.load(entry + gl.where(piece, 2, 1)),
-            gl.where(piece, -1, gl.load(entry + 5)),
-            gl.where(piece, 2147483647, gl.load(entry + 6)),
-            False, CAUSAL, HALF, BLOCK, score_layout,
-        )  # fmt: skip
+        seen = visible_first(start, step, entry, piece, False, CAUSAL, HALF, BLOCK, score_layout)
         if WEIGHTED:
             place = gl.load(entry + gl.where(piece, 4, 3))
             weight = block_weights(weights, place, BLOCK, score_layout)
         mbarrier.wait(ready.index(0), 0)
-        s = _scores(query, streamed, 0, BLOCK, HALF, D, STAGES, score_layout)
+        s = product(query, streamed, 0, BLOCK, HALF, D, score_layout)
         s = warpgroup_mma_wait(0, deps=(s,))
         mbarrier.arrive(free.index(0), count=1)
         p, row_max, row_sum, _ = _softmax(s, seen, row_max, row_sum, log2_scale, True)
@@ -126,9 +105,9 @@ def _consume(
             for j in range(gl.where(at == begin, 1, 0), blocks):
                 before = i - 1
                 mbarrier.wait(ready.index(i % STAGES), (i // STAGES) & 1)
-                s = _scores(query, streamed, i, BLOCK, HALF, D, STAGES, score_layout)
+                s = product(query, streamed, i % STAGES, BLOCK, HALF, D, score_layout)
                 mbarrier.wait(ready.index(STAGES + before % STAGES), (before // STAGES) & 1)
-                acc = _add_values(acc, p16, streamed, before, BLOCK, D, STAGES)
+                acc = add_rows(acc, p16, streamed, STAGES + before % STAGES, BLOCK, D)
                 if WEIGHTED and not PERIODIC:
                     place = gl.load(table + at + 4) + (j * BLOCK) % gl.load(table + at + 5)
                     weight = block_weights(weights, place, BLOCK, score_layout)
@@ -153,13 +132,10 @@ def _consume(
             entry = table + at
             before = i - 1
             mbarrier.wait(ready.index(i % STAGES), (i // STAGES) & 1)
-            s = _scores(query, streamed, i, BLOCK, HALF, D, STAGES, score_layout)
+            s = product(query, streamed, i % STAGES, BLOCK, HALF, D, score_layout)
             mbarrier.wait(ready.index(STAGES + before % STAGES), (before // STAGES) & 1)
-            acc = _add_values(acc, p16, streamed, before, BLOCK, D, STAGES)
-            seen = visible(
-                start, step, gl.load(entry), gl.load(entry + 1), gl.load(entry + 5),
-                gl.load(entry + 6), False, CAUSAL, HALF, BLOCK, score_layout,
-            )  # fmt: skip
+            acc = add_rows(acc, p16, streamed, STAGES + before % STAGES, BLOCK, D)
+            seen = visible_of_edge(start, step, entry, False, CAUSAL, HALF, BLOCK, score_layout)
             s = warpgroup_mma_wait(1, deps=(s,))
             mbarrier.arrive(free.index(i % STAGES), count=1)
             p, row_max, row_sum, rescale = _softmax(s, seen, row_max, row_sum, log2_scale, True)
@@ -173,7 +149,7 @@ def _consume(
             i += 1
         before = i - 1
         mbarrier.wait(ready.index(STAGES + before % STAGES), (before // STAGES) & 1)
-        acc = _add_values(acc, p16, streamed, before, BLOCK, D, STAGES)
+        acc = add_rows(acc, p16, streamed, STAGES + before % STAGES, BLOCK, D)
         acc = warpgroup_mma_wait(0, deps=(acc,))
         mbarrier.arrive(free.index(STAGES + before % STAGES), count=1)
 
@@ -184,11 +160,8 @@ def _consume(
         mbarrier.wait(ready.index(i % STAGES), turn)
         mbarrier.wait(ready.index(STAGES + i % STAGES), turn)
         if (gl.load(entry + 4) >> c) & 1 != 0:
-            s = _scores(query, streamed, i, BLOCK, HALF, D, STAGES, score_layout)
-            seen = visible(
-                start, step, gl.load(entry), gl.load(entry + 1), gl.load(entry + 5),
-                gl.load(entry + 6), False, CAUSAL, HALF, BLOCK, score_layout,
-            )  # fmt: skip
+            s = product(query, streamed, i % STAGES, BLOCK, HALF, D, score_layout)
+            seen = visible_of_edge(start, step, entry, False, CAUSAL, HALF, BLOCK, score_layout)
             s = warpgroup_mma_wait(0, deps=(s,))
             p, row_max, row_sum, rescale = _softmax(s, seen, row_max, row_sum, log2_scale, True)
             if WEIGHTED:
@@ -196,7 +169,7 @@ def _consume(
             row_sum += gl.sum(p, 1)
             acc = acc * gl.expand_dims(gl.convert_layout(rescale, rows_of_out), 1)
             p16 = gl.convert_layout(p.to(dtype), left)
-            acc = _add_values(acc, p16, streamed, i, BLOCK, D, STAGES)
+            acc = add_rows(acc, p16, streamed, STAGES + i % STAGES, BLOCK, D)
             acc = warpgroup_mma_wait(0, deps=(acc,))
         mbarrier.arrive(free.index(i % STAGES), count=1)
         mbarrier.arrive(free.index(STAGES + i % STAGES), count=1)
@@ -210,32 +183,6 @@ def _consume(
     row = gl.arange(0, HALF, layout=rows_of_score)
     at = (start + row * step).to(gl.int64) * (out_row // HEAD)
     gl.store(lse_ptr + at, lse, mask=row < rows)
-
-
-@gluon.jit
-def _consumer_0(
-    query_ptr, query_row, out_ptr, lse_ptr, out_row, weights, table,
-    own, streamed, ready, free, log2_scale,
-    BLOCK: gl.constexpr, HALF: gl.constexpr, D: gl.constexpr, HEAD: gl.constexpr,
-    STAGES: gl.constexpr, WEIGHTED: gl.constexpr, PERIODIC: gl.constexpr, CAUSAL: gl.constexpr,
-):  # fmt: skip
-    _consume(
-        0, query_ptr, query_row, out_ptr, lse_ptr, out_row, weights, table, own, streamed, ready,
-        free, log2_scale, BLOCK, HALF, D, HEAD, STAGES, WEIGHTED, PERIODIC, CAUSAL,
-    )  # fmt: skip
-
-
-@gluon.jit
-def _consumer_1(
-    query_ptr, query_row, out_ptr, lse_ptr, out_row, weights, table,
-    own, streamed, ready, free, log2_scale,
-    BLOCK: gl.constexpr, HALF: gl.constexpr, D: gl.constexpr, HEAD: gl.constexpr,
-    STAGES: gl.constexpr, WEIGHTED: gl.constexpr, PERIODIC: gl.constexpr, CAUSAL: gl.constexpr,
-):  # fmt: skip
-    _consume(
-        1, query_ptr, query_row, out_ptr, lse_ptr, out_row, weights, table, own, streamed, ready,
-        free, log2_scale, BLOCK, HALF, D, HEAD, STAGES, WEIGHTED, PERIODIC, CAUSAL,
-    )  # fmt: skip
 
 
 @gluon.jit
@@ -267,17 +214,17 @@ def forward_kernel(
     gl.warp_specialize(
         [
             (
-                _consumer_0,
+                _consume,
                 (
-                    query_ptr, query_row, out_ptr, lse_ptr, out_row, weights, table,
+                    0, query_ptr, query_row, out_ptr, lse_ptr, out_row, weights, table,
                     own, streamed, ready, free, log2_scale,
                     BLOCK, HALF, D, HEAD, STAGES, WEIGHTED, PERIODIC, CAUSAL,
                 ),
             ),
             (
-                _consumer_1,
+                _consume,
                 (
-                    query_ptr, query_row, out_ptr, lse_ptr, out_row, weights, table,
+                    1, query_ptr, query_row, out_ptr, lse_ptr, out_row, weights, table,
                     own, streamed, ready, free, log2_scale,
                     BLOCK, HALF, D, HEAD, STAGES, WEIGHTED, PERIODIC, CAUSAL,
                 ),

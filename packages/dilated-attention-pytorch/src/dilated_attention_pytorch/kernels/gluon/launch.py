@@ -17,13 +17,11 @@ from ...schedule import Problem
 from ...schedule.streams import stream_table
 from ..options import KernelOptions, Result
 from ..triton.prepare import prepare
+from . import MOST_ROWS, MOST_VIEWS, failures
 from .dkey_dvalue import dkey_dvalue_kernel
 from .dquery import dquery_kernel
 from .forward import forward_kernel
-from .table import HALF, MOST_VIEWS, DeviceTable, descriptors, device_table, moved, readable
-
-# Why the compiler refused a kernel, if it did; `explain()` says so from then on.
-failures: list[str] = []
+from .table import HALF, DeviceTable, descriptors, device_table, moved, readable
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +35,7 @@ class Blocks:
 
 def forward_blocks(head_dim: int) -> Blocks:
     """Blocks of the forward kernel."""
-    return Blocks(64, 128, 3) if head_dim <= 64 else Blocks(128, 128, 2)
+    return Blocks(64, MOST_ROWS, 3) if head_dim <= 64 else Blocks(128, MOST_ROWS, 2)
 
 
 def backward_blocks(head_dim: int) -> Blocks:

@@ -16,7 +16,6 @@ from ...schedule import Problem
 from ...schedule.streams import StreamTable, View, stream_table
 
 HALF = 64
-MOST_VIEWS = 12
 _RECORD = 12
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
-from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma
+from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma, warpgroup_mma
 
 
 @gluon.jit
@@ -100,6 +100,23 @@ def block_weights(weights, place, BLOCK: gl.constexpr, layout: gl.constexpr):
 
 
 @gluon.jit
+def product(
+    own, streamed, number, BLOCK: gl.constexpr, HALF: gl.constexpr, D: gl.constexpr,
+    layout: gl.constexpr,
+):  # fmt: skip
+    """Products of own rows with those of a buffer, under way."""
+    other = streamed.index(number).reshape([BLOCK, D]).permute([1, 0])
+    zero = gl.zeros([HALF, BLOCK], gl.float32, layout=layout)
+    return warpgroup_mma(own, other, zero, use_acc=False, is_async=True)
+
+
+@gluon.jit
+def add_rows(acc, left16, streamed, number, BLOCK: gl.constexpr, D: gl.constexpr):
+    """Weighted rows of a buffer added to the accumulator, under way."""
+    return warpgroup_mma(left16, streamed.index(number).reshape([BLOCK, D]), acc, is_async=True)
+
+
+@gluon.jit
 def visible(
     start, step, first, rate, begin, end,
     ROWS_ARE_KEYS: gl.constexpr, CAUSAL: gl.constexpr, HALF: gl.constexpr, BLOCK: gl.constexpr,
@@ -114,6 +131,34 @@ def visible(
         own = gl.expand_dims(start + row * step, 1)
         seen = seen & (other >= own if ROWS_ARE_KEYS else other <= own)
     return seen
+
+
+@gluon.jit
+def visible_of_edge(
+    start, step, entry,
+    ROWS_ARE_KEYS: gl.constexpr, CAUSAL: gl.constexpr, HALF: gl.constexpr, BLOCK: gl.constexpr,
+    layout: gl.constexpr,
+):  # fmt: skip
+    """`visible` for the block of an edge."""
+    return visible(
+        start, step, gl.load(entry), gl.load(entry + 1), gl.load(entry + 5), gl.load(entry + 6),
+        ROWS_ARE_KEYS, CAUSAL, HALF, BLOCK, layout,
+    )  # fmt: skip
+
+
+@gluon.jit
+def visible_first(
+    start, step, entry, piece,
+    ROWS_ARE_KEYS: gl.constexpr, CAUSAL: gl.constexpr, HALF: gl.constexpr, BLOCK: gl.constexpr,
+    layout: gl.constexpr,
+):  # fmt: skip
+    """`visible` for the first block of a piece, which has no limits, or of an edge."""
+    return visible(
+        start, step, gl.load(entry), gl.load(entry + gl.where(piece, 2, 1)),
+        gl.where(piece, -1, gl.load(entry + 5)),
+        gl.where(piece, 2147483647, gl.load(entry + 6)),
+        ROWS_ARE_KEYS, CAUSAL, HALF, BLOCK, layout,
+    )  # fmt: skip
 
 
 @gluon.jit
