@@ -82,19 +82,20 @@ def tests(session: nox.Session) -> None:
 @pip_session
 def interpret(session: nox.Session) -> None:
     """Run the Triton kernels on the CPU, under Triton's interpreter; compile the Hopper kernels."""
-    install(session, "torch")
+    install(session, "torch", "hypothesis")
     # Triton 3.6 is what GPU machines have; its interpreter needs a NumPy older than the pinned one.
     # It needs nothing of what this torch asks for, which is a newer Triton.
     session.install("--no-deps", "triton==3.6.0")
     session.install("numpy<2.4", "pytest==9.2.0")
     session.run(
         *("python", "-m", "pytest"),
-        *(f"{MAIN}/tests/test_{name}_interpreted.py" for name in ("triton", "sdpa")),
+        *(f"{MAIN}/tests/test_{name}_interpreted.py" for name in ("triton", "triton_ring", "sdpa")),
         *session.posargs,
         env=ONE_THREAD | {"TRITON_INTERPRET": "1"},
     )
     # Gluon is not interpreted; what the compiler makes of it is looked at instead.
-    session.run("python", "-m", "pytest", f"{MAIN}/tests/test_gluon_compiled.py", env=ONE_THREAD)
+    compiled = (f"{MAIN}/tests/test_{name}_compiled.py" for name in ("gluon", "triton"))
+    session.run("python", "-m", "pytest", *compiled, env=ONE_THREAD)
 
 
 @nox.session(venv_backend="virtualenv", default=False)
@@ -106,6 +107,9 @@ def huggingface(session: nox.Session) -> None:
         *("tests/test_examples_continue_pretraining.py", *session.posargs),
         env=ONE_THREAD,
     )
+    # Its block on Transformers is left out where that is not installed.
+    page = "tests/test_house_pages.py"
+    session.run("python", "-m", "pytest", page, "-k", "blocks and training", env=ONE_THREAD)
 
 
 @pip_session
@@ -145,6 +149,8 @@ def figures(session: nox.Session) -> None:
     scripts = [*(ROOT / "docs/figures").glob("*.py"), ROOT / "docs/explorer/vectors.py"]
     for script in sorted(scripts):
         session.run("python", str(script), env={"MPLBACKEND": "svg"})
+    # Tables and figures of what was measured on GPUs.
+    session.run("python", "-m", "benchmarks.page")
 
 
 @pip_session

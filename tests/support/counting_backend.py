@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dilated_attention_pytorch.kernels.carry import Carry, take
 from dilated_attention_pytorch.kernels.options import KernelOptions, KeyPart, QuerySide
-from dilated_attention_pytorch.schedule import AlignedTile, Run
+from dilated_attention_pytorch.schedule import AlignedTile, Run, RunList
 
 from .definition import Pair
 
@@ -40,7 +40,7 @@ class CountingBackend:
         self,
         query: Tensor,
         part: KeyPart,
-        runs: Iterable[Run],
+        runs: RunList,
         carry: Carry,
         options: KernelOptions,
     ) -> None:
@@ -69,7 +69,7 @@ class CountingBackend:
         self,
         side: QuerySide,
         part: KeyPart,
-        runs: Iterable[Run],
+        runs: RunList,
         dkey: Tensor,
         dvalue: Tensor,
         options: KernelOptions,

@@ -22,7 +22,7 @@ from dilated_attention_pytorch.ring import autograd, backward, replicated, shard
 from dilated_attention_pytorch.ring.autograd import RingCall
 from dilated_attention_pytorch.ring.lanes import backward_terms
 from dilated_attention_pytorch.ring.packing import flat_size, pack, unpack
-from dilated_attention_pytorch.schedule import RankPlan, Rows, Run, groups, messages
+from dilated_attention_pytorch.schedule import RankPlan, Rows, Run, RunList, groups, messages
 
 from . import merge_checks
 
@@ -135,7 +135,7 @@ def lost_last_segment(patch: Patch) -> None:
 def own_chunk_twice(patch: Patch) -> None:
     """A rank's own keys are met at the start and again when the ring has come round."""
     original = RankPlan.local_runs
-    patch.setattr(RankPlan, "local_runs", lambda self: original(self) * 2)
+    patch.setattr(RankPlan, "local_runs", lambda self: RunList([*original(self)] * 2))
 
 
 def stale_buffer_in_backward(patch: Patch) -> None:

@@ -17,6 +17,7 @@ PENDING = ROOT / "benchmarks/results/cuda_pending.json"
 DTYPES = {
     "eager": ("float64", "float32", "bfloat16", "float16"),
     "triton": ("float32", "bfloat16", "float16"),
+    "ring": ("float32", "bfloat16", "float16"),
     "gluon": ("bfloat16", "float16"),
     "sdpa": ("bfloat16", "float16"),
 }
@@ -34,6 +35,21 @@ FILES = {
         "kernels/triton/launch.py",
         "schedule/classes.py",
         "schedule/tables.py",
+    ),
+    # Of the triton, gluon and sdpa backends: other ranks' keys, and own rows as a sequence.
+    "ring": (
+        "kernels/triton/tile.py",
+        "kernels/triton/forward.py",
+        "kernels/triton/backward.py",
+        "kernels/triton/part.py",
+        "kernels/triton/part_launch.py",
+        "kernels/triton/blocks.py",
+        "kernels/triton/launcher.py",
+        "kernels/carry.py",
+        "schedule/own.py",
+        "schedule/parts.py",
+        "schedule/runs.py",
+        "ring/alone.py",
     ),
     "gluon": (
         "kernels/gluon/__init__.py",

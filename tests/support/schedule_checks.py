@@ -87,7 +87,7 @@ def calls_compute_each_pair_once(question: Question, ring: Ring) -> None:
     }
     pattern = library_pattern(question.pattern)
     with pytest.MonkeyPatch.context() as patch:
-        entry = select.Entry(lambda request: None, lambda: (counting, None))
+        entry = select.Entry(lambda request: None, lambda device: (counting, None))
         patch.setitem(select._BACKENDS, "counting", entry)
         if ring is ONE_DEVICE:
             out = dilated_attention(query, key, key.clone(), pattern, **options)

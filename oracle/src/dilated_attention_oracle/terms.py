@@ -27,10 +27,10 @@ class Terms(NamedTuple):
 
     Attributes:
         out: ``sum_k P D |v|``.
-        lse: ``|lse| + sum_k P |s|``, with ``|s| = scale sum_j |q_j k_j|``.
-        dq: ``scale sum_k |dS| |k|``, with ``|dS| = P (D |dP| + |delta| + |dlse|)``,
+        lse: ``|lse| + sum_k P |s|``, with ``|s| = |scale| sum_j |q_j k_j|``.
+        dq: ``|scale| sum_k |dS| |k|``, with ``|dS| = P (D |dP| + |delta| + |dlse|)``,
             ``|dP| = sum_j |dout_j v_j|`` and ``|delta| = sum_k P D |dP|``.
-        dk: ``scale sum_p |dS| |q|``.
+        dk: ``|scale| sum_p |dS| |q|``.
         dv: ``sum_p P D |dout|``.
     """
 
@@ -93,8 +93,8 @@ def term_sizes(
         for part, dp in zip(parts, dprobability, strict=True):
             seen = part.probability > 0
             queries = np.where((part.source >= 0)[:, None], q[b, part.source, h], 0.0)
-            dscores = inputs.scale * (part.kept * dp + part.probability * row[:, None])
-            scores = inputs.scale * seen_pairs_dot(queries, keys, seen)
+            dscores = abs(inputs.scale) * (part.kept * dp + part.probability * row[:, None])
+            scores = abs(inputs.scale) * seen_pairs_dot(queries, keys, seen)
             sizes.out[b, :, h] += sum_seen_rows(part.kept, values, seen)
             sizes.lse[b, :, h] += (part.probability * scores).sum(axis=1)
             real = part.source >= 0

@@ -72,6 +72,7 @@ KINDS = [
     *(("eager", 1, dtype) for dtype in gpu_record.DTYPES["eager"]),
     ("eager", 3, "float32"),
     *(("triton", 1, dtype) for dtype in gpu_record.DTYPES["triton"]),
+    *(("triton", 3, dtype) for dtype in gpu_record.DTYPES["ring"]),
 ]
 # A float32 product without tensor cores compiles for most of a minute at d = 200.
 CALLS = [
@@ -99,7 +100,37 @@ def test_equals_the_oracle(
     plain = naive(query, key, value, pattern, dtype, dout=dout, device="cuda", **options)
     exact = reference(query, key, value, pattern, dtype, dout=dout, **options)
     actual = _run(arrays, dtype, backend=backend, ring_size=ring_size, **options)
-    note(shares, backend, dtype, check_result(actual, exact, plain, dtype))
+    name = "ring" if ring_size > 1 and backend != "eager" else backend
+    note(shares, name, dtype, check_result(actual, exact, plain, dtype))
+
+
+ALONE = [
+    *(("triton", dtype) for dtype in gpu_record.DTYPES["ring"]),
+    *((name, dtype) for name in ("sdpa", "gluon") for dtype in gpu_record.DTYPES[name]),
+]
+
+
+@needs_cuda
+@pytest.mark.cuda
+@pytest.mark.parametrize("is_causal", [False, True])
+@pytest.mark.parametrize("isolated", [False, True])
+@pytest.mark.parametrize(("backend", "dtype"), ALONE)
+def test_own_rows_as_a_sequence_equal_the_oracle(
+    backend: str, dtype: str, isolated: bool, is_causal: bool, shares: Shares
+) -> None:
+    """Shards begin where segments do: the rank's own rows take the kernels for whole sequences."""
+    if backend == "gluon" and torch.cuda.get_device_capability() != (9, 0):
+        pytest.skip("no CUDA device of compute capability 9.0")
+    query, key, value, dout = arrays = [round_to(x, dtype) for x in _arrays(1536, 4, 2, 64, seed=7)]
+    segments, rates = ((256, 512), (1, 2)) if isolated else ((256, 1536, 1536), (1, 2, 4))
+    pattern = OraclePattern(tuple(zip(segments, rates, strict=True)))
+    options = {"dout": dout, "is_causal": is_causal}
+    plain = naive(query, key, value, pattern, dtype, device="cuda", **options)
+    exact = reference(query, key, value, pattern, dtype, **options)
+    ours = DilationPattern.longnet(segments, rates)
+    chosen: dict[str, Any] = {"backend": backend, "ring_size": 3, "is_causal": is_causal}
+    actual = _run(arrays, dtype, ours, **chosen)
+    note(shares, "ring", dtype, check_result(actual, exact, plain, dtype))
 
 
 # Rows shift in the second and third branch: r does not divide w there.
@@ -114,13 +145,17 @@ SWITCHES: dict[str, dict[str, bool]] = {
 @pytest.mark.cuda
 @pytest.mark.parametrize("is_causal", [False, True])
 @pytest.mark.parametrize(
-    ("backend", "dtype"),
-    [(backend, dtype) for backend in ("eager", "triton") for dtype in gpu_record.DTYPES[backend]],
+    ("backend", "ring_size", "dtype"),
+    [
+        *((backend, 1, x) for backend in ("eager", "triton") for x in gpu_record.DTYPES[backend]),
+        *(("triton", 2, x) for x in gpu_record.DTYPES["ring"]),
+    ],
 )
 @pytest.mark.parametrize("switches", list(SWITCHES))
 def test_torchscale_modes_equal_the_oracle(
     switches: str,
     backend: str,
+    ring_size: int,
     dtype: str,
     is_causal: bool,
     shares: Shares,
@@ -133,8 +168,10 @@ def test_torchscale_modes_equal_the_oracle(
     plain = naive(query, key, value, pattern, dtype, device="cuda", **options)
     exact = reference(query, key, value, pattern, dtype, **options)
     ours = DilationPattern.torchscale(segments, rates, **chosen)
-    actual = _run(arrays, dtype, ours, backend=backend, is_causal=is_causal)
-    note(shares, backend, dtype, check_result(actual, exact, plain, dtype))
+    chosen: dict[str, Any] = {"backend": backend, "ring_size": ring_size, "is_causal": is_causal}
+    actual = _run(arrays, dtype, ours, **chosen)
+    name = backend if ring_size == 1 else "ring"
+    note(shares, name, dtype, check_result(actual, exact, plain, dtype))
 
 
 @needs_cuda

@@ -33,6 +33,9 @@ def with_problem(**changes: Any) -> Request:
     return dataclasses.replace(HOPPER, problem=dataclasses.replace(HOPPER.problem, **changes))
 
 
+# Shards of a ring.
+SHORT = dataclasses.replace(HOPPER.problem, n=512)
+BROKEN = dataclasses.replace(SHORT, cu_seqlens=(0, 100, 512))
 MANY_RATES = DilationPattern.longnet([4096] * 8, [1, 2, 3, 4, 5, 6, 7, 8])
 SWITCHED = DilationPattern.torchscale([256], [2], phantom_keys=True)
 
@@ -46,7 +49,9 @@ SWITCHED = DilationPattern.torchscale([256], [2], phantom_keys=True)
         (dataclasses.replace(HOPPER, head_dim=36), "divisible by 8"),
         (dataclasses.replace(HOPPER, key_mask=True), "key mask"),
         (dataclasses.replace(HOPPER, dropout=True), "dropout"),
-        (dataclasses.replace(HOPPER, ring=True), "parts of a ring"),
+        (dataclasses.replace(HOPPER, ring=True), "sequence of their own"),
+        (dataclasses.replace(HOPPER, ring=True, own=(SHORT, BROKEN)), "50 rows of one residue"),
+        (dataclasses.replace(HOPPER, ring_bits=True), "where a ring is cut"),
         (with_problem(pattern=SWITCHED), "phantom keys"),
         (with_problem(pattern=DilationPattern.longnet([255], [2])), "127 rows of one residue"),
         (with_problem(cu_seqlens=(0, 100, 2048)), "50 rows of one residue"),
@@ -75,6 +80,26 @@ def test_another_triton_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_kernel_that_did_not_compile_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gluon, "failures", ["its kernels did not compile here: a planted reason"])
     assert select.refusal("gluon", HOPPER) == gluon.failures[0]
+
+
+def test_whole_kernels_take_own_rows_in_a_ring_if_they_may() -> None:
+    ring = dataclasses.replace(HOPPER, device=torch.device("cpu"), ring=True, own=(SHORT,))
+    assert select.select("sdpa", ring).whole is not None
+    # The masks of dropout count in global positions.
+    assert select._alone(ring)
+    assert not select._alone(dataclasses.replace(ring, dropout=True))
+    many = dataclasses.replace(SHORT, cu_seqlens=(0, *range(1, 513)))
+    assert not select._alone(dataclasses.replace(ring, own=()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(select, "_MOST_CELLS", 100)
+        assert not select._alone(dataclasses.replace(ring, own=(SHORT, many)))
+
+
+def test_no_kernel_is_taken_in_rings_that_no_record_speaks_of() -> None:
+    ring = dataclasses.replace(HOPPER, ring=True, own=(SHORT,))
+    assert select.refusal("triton", ring) is None
+    assert "no record" in (select.passed_over("triton", ring) or "")
+    assert select.passed_over("eager", ring) is None
 
 
 def test_auto_takes_the_first_that_serves_and_may_be_taken() -> None:

@@ -18,6 +18,8 @@ from dilated_attention_oracle.strategies.features import FEATURES, check_feature
 from dilated_attention_oracle.strategies.masks import boundaries, key_masks
 from dilated_attention_oracle.strategies.specs import head_counts, lengths, patterns
 
+_SCALES = st.sampled_from([0.0, -0.5]) | st.floats(0.125, 2.0).map(np.float32).map(float)
+
 
 @dataclass(frozen=True)
 class Case:
@@ -153,7 +155,7 @@ def cases(
         pattern=pattern,
         dtype=draw(dtype_names(dtypes)),
         is_causal=choose("causal"),
-        scale=draw(st.floats(0.125, 2.0).map(np.float32).map(float)) if choose("scale") else None,
+        scale=draw(_SCALES) if choose("scale") else None,
         key_mask=draw(key_masks(batch, n)) if choose("key_mask") else None,
         cu_seqlens=draw(boundaries(n)) if has_documents else None,
         dropout_p=draw(st.sampled_from([0.1, 0.5, 0.9, 1.0])) if has_dropout else 0.0,

@@ -17,7 +17,7 @@ from ..layout import Layout
 from ..pattern import DilationPattern, as_ints
 from ..ring.autograd import RealRing, RingAttention, RingCall
 from ..ring.ops import EagerAttention, attention, describe, describe_cached
-from ..schedule import Problem
+from ..schedule import Problem, own_problems
 from ..typing import IntArray
 from . import validation
 
@@ -144,6 +144,34 @@ def _check_global(
     return scale, bounds
 
 
+def ring_request(
+    problem: Problem,
+    layout: Layout,
+    ring: RingOptions,
+    dtype: torch.dtype,
+    device: torch.device,
+    head_dim: int,
+    *,
+    key_mask: bool = False,
+    dropout: bool = False,
+    deterministic: bool = False,
+) -> Request:
+    """What a backend must serve over a layout's ranks; the same on every rank."""
+    several = layout.ring_size > 1 or not layout.contiguous
+    return Request(
+        problem,
+        dtype,
+        device,
+        head_dim,
+        ring=several,
+        own=() if ring.replicated else own_problems(problem, layout),
+        ring_bits=several and deterministic and layout.contiguous and not ring.replicated,
+        key_mask=key_mask,
+        dropout=dropout,
+        deterministic=deterministic,
+    )
+
+
 def build(
     query: Tensor,
     key: Tensor,
@@ -159,10 +187,21 @@ def build(
     """A ring's call, once the global length is known; checks what needs it."""
     scale, bounds = _check_global(query, pattern, options, layout.n)
     problem = Problem(pattern, layout.n, query.shape[2], key.shape[2], options.is_causal, bounds)
-    request = Request(problem, query.dtype, query.device, query.shape[3], ring=True)
-    chosen = select(options.backend, request)
     dropout = float(options.dropout_p)
-    kernel = KernelOptions(problem, scale, chosen.part, dropout, seed if dropout > 0 else None)
+    request = ring_request(
+        problem,
+        layout,
+        ring,
+        query.dtype,
+        query.device,
+        query.shape[3],
+        key_mask=options.key_mask is not None,
+        dropout=dropout > 0,
+        deterministic=options.deterministic,
+    )
+    chosen = select(options.backend, request)
+    drawn = seed if dropout > 0 else None
+    kernel = KernelOptions(problem, scale, chosen.part, dropout, drawn, chosen.whole)
     return RingCall(
         kernel,
         layout,

@@ -13,7 +13,7 @@ from ..pattern import DilationPattern
 from ..schedule import Problem
 from . import validation
 from .balance import balance_line
-from .call import RingOptions
+from .call import RingOptions, ring_request
 from .group import Order, order_map
 
 
@@ -77,10 +77,8 @@ def explain(
     bounds = validation.check_cu_seqlens(cu_seqlens, n, batch_size)
     problem = Problem(pattern, n, num_heads, kv_heads, is_causal, bounds)
     place = torch.device(device)
-    request = Request(
-        problem, dtype, place, head_dim, ring=ring_size > 1, deterministic=deterministic
-    )
-    chosen = select(backend, request).name
+    request = ring_request(problem, rows, ring, dtype, place, head_dim, deterministic=deterministic)
+    chosen = select(backend, request)
     forward = cost.attention_flops(problem, batch_size, head_dim)
     backward = cost.attention_flops(problem, batch_size, head_dim, backward=True)
     branches = ", ".join(f"({b.segment_length}, {b.dilation_rate})" for b in pattern.branches)
@@ -91,9 +89,18 @@ def explain(
         f"pattern    {pattern.rule}: (w, r) = {branches}",
         f"call       n = {n}, b = {batch_size}, H = {num_heads}, H_kv = {kv_heads}, d = {head_dim}",
         f"           {kind} on {place}{', causal' if is_causal else ''}",
-        f"backend    {chosen}: {_why(backend, request)}",
+        f"backend    {chosen.name}: {_why(backend, request)}",
         f"FLOPs      forward {forward:,}, backward {backward:,}{share}",
-        *_ring_lines(problem, rows, ring, batch_size, head_dim, dtype, deterministic=deterministic),
+        *_ring_lines(
+            problem,
+            rows,
+            ring,
+            batch_size,
+            head_dim,
+            dtype,
+            deterministic=deterministic,
+            alone=chosen.whole is not None,
+        ),
     ]
     return "\n".join(lines)
 
@@ -118,6 +125,7 @@ def _ring_lines(
     dtype: torch.dtype,
     *,
     deterministic: bool,
+    alone: bool,
 ) -> list[str]:
     size, itemsize = layout.ring_size, dtype.itemsize
     if size == 1:
@@ -134,6 +142,7 @@ def _ring_lines(
         )
         for rank in range(size)
     ]
+    own = "as a sequence of their own" if alone else "run by run, as the other ranks' rows"
     exchange = "point-to-point ring of the rows that the receiver's queries see"
     if ring.replicated:
         exchange = "float32 partial results to the owner of the queries, finished rows to all"
@@ -142,6 +151,7 @@ def _ring_lines(
     lines = [
         f"ring       R = {size}, {ring.layout}, {layout.order}, rows per rank "
         f"{min(layout.lengths)}..{max(layout.lengths)}",
+        f"own rows   {own}",
         f"exchange   {exchange}",
         f"bytes      busiest rank sends {max(t.forward for t in traffic):,} forward, "
         f"{max(t.backward for t in traffic):,} backward",

@@ -51,6 +51,17 @@ class Carry:
         self.total = query.new_zeros((lanes, b, n, h), dtype=dtype)
         self.weighted = query.new_zeros((lanes, b, n, h, d), dtype=dtype)
 
+    @classmethod
+    def resume(cls, out: Tensor, lse: Tensor) -> Carry:
+        """The carry after keys whose finished (b, n, h, d) out and (b, n, h) lse are given.
+
+        Both are taken over and changed in place.
+        """
+        carry = cls.__new__(cls)
+        carry.maximum, carry.weighted = lse[None], out[None]
+        carry.total = (carry.maximum != -torch.inf).to(lse.dtype)
+        return carry
+
     def update(
         self, lane: int, rows: Rows, heads: Rows, maximum: Tensor, total: Tensor, weighted: Tensor
     ) -> None:

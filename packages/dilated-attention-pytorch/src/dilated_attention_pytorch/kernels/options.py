@@ -8,7 +8,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from ..schedule import AlignedTile, Problem, Run
+from ..schedule import AlignedTile, Problem, RunList
 from .carry import Carry
 
 
@@ -20,6 +20,7 @@ class KernelOptions:
         problem: what is computed.
         scale: softmax scale.
         backend: which kernels compute a part of the keys.
+        own: in a ring, kernels for a rank's own rows where these are a sequence of their own.
         dropout_p: probability of dropping an entry of P.
         seed: 0-d int64 tensor on the inputs' device, None without dropout.
     """
@@ -29,6 +30,7 @@ class KernelOptions:
     backend: PartBackend
     dropout_p: float = 0.0
     seed: Tensor | None = None
+    own: WholeBackend | None = None
 
     @property
     def per_branch(self) -> bool:
@@ -97,23 +99,39 @@ class Result:
 
 
 class PartBackend(Protocol):
-    """A module that computes attention of one part of the keys, as a ring needs it.
-
-    `BLOCK` is the side of its tiles, in rows.
-    """
-
-    BLOCK: int
+    """A module that computes attention of one part of the keys, as a ring needs it."""
 
     def forward(
         self,
         query: Tensor,
         part: KeyPart,
-        runs: Iterable[Run],
+        runs: RunList,
         carry: Carry,
         options: KernelOptions,
     ) -> None:
         """Add the keys of `part` to the carry of every query row that sees them."""
         ...
+
+    def backward(
+        self,
+        side: QuerySide,
+        part: KeyPart,
+        runs: RunList,
+        dkey: Tensor,
+        dvalue: Tensor,
+        options: KernelOptions,
+    ) -> None:
+        """Add the part's share of the exact gradient to `side.dquery`, `dkey` and `dvalue`."""
+        ...
+
+
+class AlignedBackend(PartBackend, Protocol):
+    """Kernels for parts whose results need not depend on how the rows are split.
+
+    `BLOCK` is the side of their tiles, in rows.
+    """
+
+    BLOCK: int
 
     def forward_aligned(
         self,
@@ -124,18 +142,6 @@ class PartBackend(Protocol):
         options: KernelOptions,
     ) -> None:
         """As `forward`, with results bitwise equal however the rows are split over ranks."""
-        ...
-
-    def backward(
-        self,
-        side: QuerySide,
-        part: KeyPart,
-        runs: Iterable[Run],
-        dkey: Tensor,
-        dvalue: Tensor,
-        options: KernelOptions,
-    ) -> None:
-        """Add the part's share of the exact gradient to `side.dquery`, `dkey` and `dvalue`."""
         ...
 
 
@@ -149,8 +155,13 @@ class WholeBackend(Protocol):
         value: Tensor,
         key_mask: Tensor | None,
         options: KernelOptions,
+        *,
+        wide: bool = False,
     ) -> Result:
-        """The result, with lse in float32; lanes where `options.per_branch`."""
+        """The result, with lse in float32; lanes where `options.per_branch`.
+
+        With `wide` out is in float32 too, for other keys to be merged into it.
+        """
         ...
 
     def backward(
@@ -163,6 +174,12 @@ class WholeBackend(Protocol):
         dlse: Tensor | None,
         result: Result,
         options: KernelOptions,
+        *,
+        wide: bool = False,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """(dq, dk, dv) in the inputs' dtype; `delta = <dout, out> - dlse` is the backend's work."""
+        """(dq, dk, dv); `delta = <dout, out> - dlse` is the backend's work.
+
+        They are in the inputs' dtype, with `wide` in float32, for more to be added; `result` may be
+        that of more keys than these.
+        """
         ...

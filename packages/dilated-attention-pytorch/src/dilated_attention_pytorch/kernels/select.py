@@ -20,6 +20,12 @@ from .options import PartBackend, WholeBackend
 from .sdpa import launch as sdpa
 from .sdpa.plan import cuda_limit
 
+_RING_BITS: Final = "its bits depend on where a ring is cut"
+_NOT_ALONE: Final = (
+    "in a ring it takes a rank's own rows only where they are a sequence of their own: sharded, "
+    "contiguous, with shards that begin where segments do"
+)
+_LONGEST: Final = 2**31 - 1
 # Beyond this many cells the tables take longer to make than the attention to compute.
 _MOST_CELLS: Final = 1 << 16
 
@@ -33,7 +39,9 @@ class Request:
         dtype: of query, key and value.
         device: where they live.
         head_dim: d.
-        ring: the keys come in parts from several ranks, or bits must not depend on how many.
+        ring: the keys come in parts, from several ranks.
+        own: in a ring, each rank's own rows as a sequence; none where some rank's are no sequence.
+        ring_bits: bits must not depend on the number of ranks.
         key_mask: some keys are masked.
         dropout: entries of P are dropped.
         deterministic: results repeat bitwise.
@@ -44,6 +52,8 @@ class Request:
     device: torch.device
     head_dim: int
     ring: bool = False
+    own: tuple[Problem, ...] = ()
+    ring_bits: bool = False
     key_mask: bool = False
     dropout: bool = False
     deterministic: bool = False
@@ -51,7 +61,13 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A backend by name; `whole` where it computes the whole sequence in one go."""
+    """A backend by name.
+
+    Args:
+        name: its name.
+        part: kernels for a part of the keys.
+        whole: kernels for a whole sequence: that of the call, or in a ring the rank's own rows.
+    """
 
     name: str
     part: PartBackend
@@ -64,13 +80,17 @@ class Entry:
 
     Args:
         refusal: why it cannot serve a request; None where it can.
-        load: its kernels.
+        load: its kernels, for a device.
         recorded: this version was checked on a GPU; if not, `auto` takes it on CPUs only.
+        ring_recorded: likewise, in rings.
+        slower: why `auto` does better with another backend; None where it does not.
     """
 
     refusal: Callable[[Request], str | None]
-    load: Callable[[], tuple[PartBackend, WholeBackend | None]]
+    load: Callable[[torch.device], tuple[PartBackend, WholeBackend | None]]
     recorded: bool = True
+    ring_recorded: bool = False
+    slower: Callable[[Request], str | None] = lambda request: None
 
 
 def _gluon_refusal(request: Request) -> str | None:
@@ -81,8 +101,8 @@ def _gluon_refusal(request: Request) -> str | None:
     capability = torch.cuda.get_device_capability(request.device)
     if capability != (9, 0):
         return f"it is written for compute capability 9.0 (Hopper), this is {capability}"
-    if request.ring:
-        return "it computes a whole sequence on one device, not the parts of a ring"
+    if request.ring_bits:
+        return _RING_BITS
     if not request.problem.pattern.exact:
         return "it has no phantom keys, detached mix or row shift"
     if request.dropout or request.key_mask:
@@ -91,7 +111,12 @@ def _gluon_refusal(request: Request) -> str | None:
         return f"it computes in float16 and bfloat16, not {request.dtype}"
     if request.head_dim % 8 or request.head_dim > 128:
         return f"it takes head dimensions up to 128 divisible by 8, not {request.head_dim}"
-    return gluon.failures[0] if gluon.failures else _stream_refusal(request.problem)
+    if gluon.failures:
+        return gluon.failures[0]
+    whole = request.own if request.ring else (request.problem,)
+    if not whole:
+        return _NOT_ALONE
+    return next((reason for x in whole if (reason := _stream_refusal(x)) is not None), None)
 
 
 @lru_cache(maxsize=256)
@@ -120,18 +145,22 @@ def _triton_refusal(request: Request) -> str | None:
         return f"it needs a CUDA device, the tensors are on {request.device.type}"
     if not _has_triton():
         return "the package triton is not installed"
-    if request.ring:
-        return "it computes a whole sequence on one device, not the parts of a ring"
+    if request.ring_bits:
+        return _RING_BITS
     if request.dtype == torch.float64:
         return "it computes in float32, not float64"
-    return _cells_refusal(request.problem)
+    if request.problem.n > _LONGEST:
+        return f"its tables count rows in 32 bits, n = {request.problem.n} is too long"
+    return None if request.ring else _cells_refusal(request.problem)
 
 
 def _sdpa_refusal(request: Request) -> str | None:
-    if request.ring:
-        return "it computes a whole sequence on one device, not the parts of a ring"
+    if request.ring_bits:
+        return _RING_BITS
     if not request.problem.pattern.exact:
         return "it has no phantom keys, detached mix or row shift"
+    if request.ring and not request.own:
+        return _NOT_ALONE
     if request.dropout:
         return "PyTorch's kernels draw a dropout mask of their own"
     if request.key_mask:
@@ -143,6 +172,14 @@ def _sdpa_refusal(request: Request) -> str | None:
     return _sdpa_cuda_refusal(request)
 
 
+def _sdpa_slower(request: Request) -> str | None:
+    # 0.9 to 1.1 of the time of `eager`, forward + backward, on the causal ladder w = 512 * 2^i,
+    # r = 2^i, i < 5, w_4 = n, at n = 4,096 and 16,384, R = 2 and 4, float32 and bfloat16.
+    if request.ring and request.device.type == "cpu":
+        return "in a ring on a CPU it is no faster than eager"
+    return None
+
+
 def _sdpa_cuda_refusal(request: Request) -> str | None:
     if request.device.type != "cuda":
         return f"it knows kernels for CPU and CUDA, the tensors are on {request.device.type}"
@@ -152,7 +189,8 @@ def _sdpa_cuda_refusal(request: Request) -> str | None:
         return f"PyTorch's CUDA kernels take float16 and bfloat16, not {request.dtype}"
     if request.head_dim % 8:
         return f"PyTorch's CUDA kernels take head dimensions divisible by 8, not {request.head_dim}"
-    return cuda_limit(request.problem, request.head_dim)
+    limits = (cuda_limit(x, request.head_dim) for x in request.own or (request.problem,))
+    return next((limit for limit in limits if limit is not None), None)
 
 
 @lru_cache(maxsize=1)
@@ -168,18 +206,30 @@ def _triton_version() -> tuple[int, ...]:
     return tuple(int(x) for x in importlib.metadata.version("triton").split(".")[:2])
 
 
-def _load_gluon() -> tuple[PartBackend, WholeBackend | None]:
-    # Imported late: only here is triton needed.
+def _load_gluon(device: torch.device) -> tuple[PartBackend, WholeBackend | None]:
     from .gluon import launch
 
-    return eager, launch
+    return _parts(device), launch
 
 
-def _load_triton() -> tuple[PartBackend, WholeBackend | None]:
-    # Imported late: only here is triton needed.
+def _load_triton(device: torch.device) -> tuple[PartBackend, WholeBackend | None]:
     from .triton import launch
 
-    return eager, launch
+    return _parts(device), launch
+
+
+def _load_sdpa(device: torch.device) -> tuple[PartBackend, WholeBackend | None]:
+    return _parts(device), sdpa
+
+
+def _parts(device: torch.device) -> PartBackend:
+    """Kernels for the keys of other ranks, of the three backends that have none of their own."""
+    if device.type != "cuda":
+        return eager
+    # Imported late: only here is triton needed.
+    from .triton import part_launch
+
+    return part_launch
 
 
 # Best first; `auto` takes the first that serves the call. A new backend is one line here. On a CPU
@@ -189,8 +239,8 @@ def _load_triton() -> tuple[PartBackend, WholeBackend | None]:
 _BACKENDS: Final[dict[str, Entry]] = {
     "gluon": Entry(_gluon_refusal, _load_gluon, recorded=False),
     "triton": Entry(_triton_refusal, _load_triton),
-    "sdpa": Entry(_sdpa_refusal, lambda: (eager, sdpa), recorded=False),
-    "eager": Entry(lambda request: None, lambda: (eager, None)),
+    "sdpa": Entry(_sdpa_refusal, _load_sdpa, recorded=False, slower=_sdpa_slower),
+    "eager": Entry(lambda request: None, lambda device: (eager, None), ring_recorded=True),
 }
 
 
@@ -212,9 +262,11 @@ def refusal(name: str, request: Request) -> str | None:
 
 def passed_over(name: str, request: Request) -> str | None:
     """Why `auto` does not take a backend for a call; None where it may."""
-    if request.device.type == "cuda" and not _BACKENDS[name].recorded:
+    entry = _BACKENDS[name]
+    recorded = entry.ring_recorded if request.ring else entry.recorded
+    if request.device.type == "cuda" and not recorded:
         return "its present kernels have no record of a check on a GPU; name it to use it"
-    return refusal(name, request)
+    return refusal(name, request) or entry.slower(request)
 
 
 def select(name: str, request: Request) -> Choice:
@@ -229,4 +281,14 @@ def select(name: str, request: Request) -> Choice:
         reason = refusal(name, request)
         if reason is not None:
             raise BackendError(f"backend {name!r} cannot serve this call: {reason}")
-    return Choice(name, *_BACKENDS[name].load())
+    part, whole = _BACKENDS[name].load(request.device)
+    return Choice(name, part, whole if not request.ring or _alone(request) else None)
+
+
+def _alone(request: Request) -> bool:
+    """Whether kernels for whole sequences may compute a rank's own rows in a ring.
+
+    Not with dropout: its Philox counts in global positions.
+    """
+    cells = (_cells_refusal(problem) for problem in request.own)
+    return bool(request.own) and not request.dropout and all(x is None for x in cells)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import groupby
-
 import torch
 from torch import Tensor
 
 from ..comm import Communicator, RankTask, Work
 from ..kernels.carry import compute_dtype
 from ..kernels.options import KernelOptions, KeyPart, QuerySide, Result
-from ..schedule import RankPlan, Round, Run
+from ..schedule import RankPlan, Round, RunList
+from .alone import whole_sequence
 from .lanes import backward_terms
 from .packing import add_back, block_shapes, flat_size, views
 from .shard import Shard, Transfer
@@ -57,7 +55,7 @@ def differentiate(
     side: QuerySide,
     shifted: dict[int, QuerySide],
     part: KeyPart,
-    found: Iterable[Run],
+    found: RunList,
     dkey: Tensor,
     dvalue: Tensor,
     options: KernelOptions,
@@ -66,8 +64,9 @@ def differentiate(
     if not shifted:
         options.backend.backward(side, part, found, dkey, dvalue, options)
         return
-    for branch, members in groupby(found, key=lambda run: run.branch):
-        options.backend.backward(shifted.get(branch, side), part, members, dkey, dvalue, options)
+    for branch in found.branches:
+        asked = shifted.get(branch, side)
+        options.backend.backward(asked, part, found.of_branch(branch), dkey, dvalue, options)
 
 
 def backward_rank(
@@ -84,18 +83,25 @@ def backward_rank(
     With the global lse and delta the parts of the keys are independent (semantics 3): each rank
     differentiates its own queries against every piece, and sends the piece's dk, dv home.
     """
+    alone = whole_sequence(plan, options)
+    if alone is not None and plan.isolated:
+        return alone.backward(shard, dout, dlse, result)
     dtype = compute_dtype(shard.query.dtype)
     lse, delta = backward_terms(dout, dlse, result, options)
     queries = yield from fetch_queries(plan, shard.query, comm)
-    side = QuerySide(shard.query, dout, lse, delta, _zeros(shard.query, dtype))
+    ahead = Transfer(plan, plan.rounds[0], shard, comm) if plan.rounds else None
+    if alone is not None:
+        dquery, dkey, dvalue = alone.backward(shard, dout, dlse, result, wide=True)
+    else:
+        dquery, dkey, dvalue = (_zeros(x, dtype) for x in (shard.query, shard.key, shard.value))
+    side = QuerySide(shard.query, dout, lse, delta, dquery)
     shifted = {
         branch: QuerySide(query, dout, lse, delta, _zeros(query, dtype))
         for branch, query in queries.items()
     }
-    dkey, dvalue = _zeros(shard.key, dtype), _zeros(shard.value, dtype)
-    ahead = Transfer(plan, plan.rounds[0], shard, comm) if plan.rounds else None
-    own = KeyPart(shard.key, shard.value, shard.key_mask)
-    differentiate(side, shifted, own, plan.local_runs(), dkey, dvalue, options)
+    if alone is None:
+        own = KeyPart(shard.key, shard.value, shard.key_mask)
+        differentiate(side, shifted, own, plan.local_runs(), dkey, dvalue, options)
     home: _Homeward | None = None
     for index, planned in enumerate(plan.rounds):
         transfer = ahead

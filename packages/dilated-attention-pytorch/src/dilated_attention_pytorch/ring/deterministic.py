@@ -6,13 +6,15 @@ complete wait for the rest of it, so each tile is computed once, whole, in one f
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..comm import Communicator, RankTask
 from ..kernels.carry import Carry
-from ..kernels.options import KernelOptions, KeyPart, Result
+from ..kernels.options import AlignedBackend, KernelOptions, KeyPart, Result
 from ..schedule import Groups, KeyClass, RankPlan, Round, aligned_tiles, pieces, runs, unfinished
 from ..typing import IntArray
 from .indexing import index_tensor
@@ -70,6 +72,8 @@ class _Accumulator:
     ) -> None:
         self._plan, self._query, self._shifted = plan, query, shifted
         self._carry, self._options = carry, options
+        # `select` gives no other where bits must not depend on the ring.
+        self._backend = cast("AlignedBackend", options.backend)
         self._waiting = [_Waiting(key_class) for key_class in plan.classes]
         self._done = 0
 
@@ -80,7 +84,7 @@ class _Accumulator:
 
     def advance(self, frontier: int) -> None:
         """Compute the tiles that end before `frontier`: all their rows have come."""
-        problem, block = self._plan.problem, self._options.backend.BLOCK
+        problem, block = self._plan.problem, self._backend.BLOCK
         for waiting in self._waiting:
             if waiting.part is None:
                 continue
@@ -88,7 +92,7 @@ class _Accumulator:
             found = runs(problem, self._plan.queries, keys, waiting.key_class.heads)
             for tile in aligned_tiles(problem, found, self._done, frontier, block):
                 query = self._shifted.get(tile.run.branch, self._query)
-                self._options.backend.forward_aligned(
+                self._backend.forward_aligned(
                     query, waiting.part, [tile], self._carry, self._options
                 )
             left = unfinished(problem, waiting.key_class, waiting.positions, frontier, block)

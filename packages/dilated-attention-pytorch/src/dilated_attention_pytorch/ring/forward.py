@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import groupby
-
 from torch import Tensor
 
 from ..comm import Communicator, RankTask
 from ..kernels.carry import Carry
 from ..kernels.options import KernelOptions, KeyPart, Result
-from ..schedule import RankPlan, Run
+from ..schedule import RankPlan, RunList
+from .alone import whole_sequence
 from .lanes import finish
 from .shard import Shard, Transfer
 from .shifted import fetch_queries
@@ -20,7 +18,7 @@ def attend(
     query: Tensor,
     shifted: dict[int, Tensor],
     part: KeyPart,
-    found: Iterable[Run],
+    found: RunList,
     carry: Carry,
     options: KernelOptions,
 ) -> None:
@@ -28,8 +26,9 @@ def attend(
     if not shifted:
         options.backend.forward(query, part, found, carry, options)
         return
-    for branch, members in groupby(found, key=lambda run: run.branch):
-        options.backend.forward(shifted.get(branch, query), part, members, carry, options)
+    for branch in found.branches:
+        asked = shifted.get(branch, query)
+        options.backend.forward(asked, part, found.of_branch(branch), carry, options)
 
 
 def forward_rank(
@@ -40,11 +39,18 @@ def forward_rank(
     Each piece of rows is merged into the float32 carry as it arrives; two pieces are in flight,
     together at most `buffer_shards` shards.
     """
+    alone = whole_sequence(plan, options)
+    if alone is not None and plan.isolated:
+        return alone.forward(shard)
     shifted = yield from fetch_queries(plan, shard.query, comm)
-    carry = Carry(shard.query, options.lanes)
     ahead = Transfer(plan, plan.rounds[0], shard, comm) if plan.rounds else None
-    own = KeyPart(shard.key, shard.value, shard.key_mask)
-    attend(shard.query, shifted, own, plan.local_runs(), carry, options)
+    if alone is not None:
+        found = alone.forward(shard, wide=True)
+        carry = Carry.resume(found.out, found.lse)
+    else:
+        carry = Carry(shard.query, options.lanes)
+        own = KeyPart(shard.key, shard.value, shard.key_mask)
+        attend(shard.query, shifted, own, plan.local_runs(), carry, options)
     for index in range(len(plan.rounds)):
         transfer = ahead
         assert transfer is not None
@@ -53,6 +59,6 @@ def forward_rank(
         yield from transfer.works
         parts = transfer.parts()
         if parts:
-            for part, found in zip(parts, plan.remote_runs(index), strict=True):
-                attend(shard.query, shifted, part, found, carry, options)
+            for part, runs in zip(parts, plan.remote_runs(index), strict=True):
+                attend(shard.query, shifted, part, runs, carry, options)
     return finish(carry, plan.queries, options, shard.query.dtype)

@@ -95,7 +95,7 @@ def _call(
         query.dtype,
         query.device,
         query.shape[3],
-        ring=ring_bits,
+        ring_bits=ring_bits,
         key_mask=key_mask is not None,
         dropout=dropout_p > 0,
         deterministic=deterministic,

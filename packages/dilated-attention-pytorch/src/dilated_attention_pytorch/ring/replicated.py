@@ -15,8 +15,7 @@ from torch import Tensor
 from ..comm import Communicator, RankTask
 from ..kernels.carry import Carry, compute_dtype, put, take
 from ..kernels.options import KernelOptions, KeyPart, QuerySide, Result
-from ..schedule import Groups, RankPlan, runs
-from ..schedule.messages import shard_queries
+from ..schedule import RankPlan
 from ..schedule.partials import PartialBlock, partial_blocks
 from ..typing import BoolArray, IntArray
 from .backward import Gradients, differentiate
@@ -42,15 +41,10 @@ class _Chunks:
 
     def __init__(self, plan: RankPlan, query: Tensor) -> None:
         self.plan, self.query = plan, query
-        self.key_heads = tuple(range(plan.problem.num_kv_heads))
 
     def rows(self, owner: int) -> Tensor:
         """Global positions of the chunk, as an index."""
         return rank_rows(self.plan.layout, owner, self.query.device)
-
-    def groups(self, owner: int) -> Groups:
-        """The chunk's rows as queries."""
-        return shard_queries(self.plan.problem, self.plan.layout, owner)
 
     def shifted(self, owner: int) -> dict[int, Tensor]:
         """The chunk's queries in branches whose rows torchscale shifts."""
@@ -86,8 +80,7 @@ def forward_replicated(
     def compute(owner: int) -> Carry:
         chunk = given.query[:, chunks.rows(owner)]
         carry = Carry(chunk, options.lanes)
-        found = runs(plan.problem, chunks.groups(owner), plan.keys, chunks.key_heads)
-        attend(chunk, chunks.shifted(owner), part, found, carry, options)
+        attend(chunk, chunks.shifted(owner), part, plan.chunk_runs(owner), carry, options)
         return carry
 
     own = compute(rank)
@@ -151,8 +144,8 @@ def backward_replicated(
             QuerySide(query, dout[:, rows], lse[:, :, rows], delta[:, :, rows], into)
             for query, into in zip(queries, gradient, strict=True)
         ]
-        found = runs(plan.problem, chunks.groups(owner), plan.keys, chunks.key_heads)
         shifted = dict(zip(branches, sides[1:], strict=True))
+        found = plan.chunk_runs(owner)
         differentiate(sides[0], shifted, part, found, dkey, dvalue, options)
         return gradient
 

@@ -10,8 +10,9 @@ from ..layout import Layout
 from .groups import Groups
 from .heads import KeyClass, key_classes
 from .messages import Message, piece_bound, pieces, shard_keys, shard_queries
+from .own import own_problem, own_problems
 from .problem import Problem
-from .runs import Run, runs
+from .runs import RunList, runs
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -43,8 +44,8 @@ class RankPlan:
         self.queries: Groups = shard_queries(problem, layout, rank)
         self.keys: Groups = shard_keys(problem, layout, rank)
         self.rounds = tuple(self._rounds())
-        self._local: tuple[Run, ...] | None = None
-        self._remote: dict[int, tuple[tuple[Run, ...], ...]] = {}
+        self._remote: dict[int, tuple[RunList, ...]] = {}
+        self._chunks: dict[int, RunList] = {}
 
     def _rounds(self) -> Iterator[Round]:
         size = self.layout.ring_size
@@ -65,20 +66,36 @@ class RankPlan:
     def _pieces(self, source: int, target: int) -> tuple[Message, ...]:
         return pieces(self.problem, self.layout, source, target, self.buffer_shards)
 
-    def local_runs(self) -> tuple[Run, ...]:
-        """Runs of the rank's queries over its own keys (all key/value heads in one part)."""
-        if self._local is None:
-            heads = tuple(range(self.problem.num_kv_heads))
-            self._local = tuple(runs(self.problem, self.queries, self.keys, heads))
-        return self._local
+    def own_problem(self) -> Problem | None:
+        """The rank's own rows as a sequence of their own, None where some rank's are none."""
+        if not own_problems(self.problem, self.layout):
+            return None
+        return own_problem(self.problem, self.layout, self.rank)
 
-    def remote_runs(self, index: int) -> tuple[tuple[Run, ...], ...]:
-        """Runs over the piece received in round `index`, one tuple per key class."""
+    @property
+    def isolated(self) -> bool:
+        """Whether no row comes from another rank, and none goes to one."""
+        return all(x.sent is None and x.received is None for x in self.rounds)
+
+    def local_runs(self) -> RunList:
+        """Runs of the rank's queries over its own keys (all key/value heads in one part)."""
+        return self.chunk_runs(self.rank)
+
+    def chunk_runs(self, owner: int) -> RunList:
+        """Runs of another rank's queries over this rank's own keys, for the replicated layout."""
+        if owner not in self._chunks:
+            queries = shard_queries(self.problem, self.layout, owner)
+            heads = tuple(range(self.problem.num_kv_heads))
+            self._chunks[owner] = RunList(runs(self.problem, queries, self.keys, heads))
+        return self._chunks[owner]
+
+    def remote_runs(self, index: int) -> tuple[RunList, ...]:
+        """Runs over the piece received in round `index`, one list per key class."""
         if index not in self._remote:
             piece = self.rounds[index].received
             assert piece is not None
             self._remote[index] = tuple(
-                tuple(
+                RunList(
                     runs(
                         self.problem,
                         self.queries,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from .groups import Groups
@@ -58,6 +58,36 @@ class Run:
                     key_x,
                     masked,
                 )
+
+
+class RunList:
+    """The runs of one part, which a plan keeps, so that a kernel can keep what it makes of them.
+
+    Lists are equal only if they are the same object.
+    """
+
+    __slots__ = ("_by_branch", "_members")
+
+    def __init__(self, members: Iterable[Run]) -> None:
+        self._members = tuple(members)
+        self._by_branch: dict[int, RunList] = {}
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self._members)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    @property
+    def branches(self) -> tuple[int, ...]:
+        """Branches that have runs, ascending."""
+        return tuple(sorted({run.branch for run in self._members}))
+
+    def of_branch(self, branch: int) -> RunList:
+        """The runs of one branch, kept."""
+        if branch not in self._by_branch:
+            self._by_branch[branch] = RunList(run for run in self if run.branch == branch)
+        return self._by_branch[branch]
 
 
 def runs(

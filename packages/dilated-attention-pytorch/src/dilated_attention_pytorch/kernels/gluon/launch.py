@@ -54,6 +54,7 @@ class _Call:
 
     problem: Problem
     scale: float
+    wide: bool
     batch: int
     head_dim: int
     dtype: torch.dtype
@@ -61,11 +62,11 @@ class _Call:
     strides: tuple[tuple[int, ...], ...]
 
 
-def _call(options: KernelOptions, *tensors: Tensor) -> _Call:
+def _call(options: KernelOptions, wide: bool, *tensors: Tensor) -> _Call:
     query = tensors[0]
     strides = tuple([tensor.stride() for tensor in tensors])
     b, _, _, d = query.shape
-    return _Call(options.problem, options.scale, b, d, query.dtype, query.device, strides)
+    return _Call(options.problem, options.scale, wide, b, d, query.dtype, query.device, strides)
 
 
 class _Launcher:
@@ -164,13 +165,21 @@ def _backward_launchers(call: _Call) -> tuple[_Launcher, _Launcher, bool, bool]:
     )
 
 
-def _result(tensor: Tensor, shape: tuple[int, ...], covered: bool) -> Tensor:
-    """Memory for a result; rows that no tile covers stay 0."""
-    return tensor.new_empty(shape) if covered else tensor.new_zeros(shape)
+def _result(tensor: Tensor, shape: tuple[int, ...], covered: bool, wide: bool) -> Tensor:
+    """Memory for a result, in float32 if wide; rows that no tile covers stay 0."""
+    dtype = torch.float32 if wide else tensor.dtype
+    make = torch.empty if covered else torch.zeros
+    return make(shape, dtype=dtype, device=tensor.device)
 
 
 def forward(
-    query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, options: KernelOptions
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    key_mask: Tensor | None,
+    options: KernelOptions,
+    *,
+    wide: bool = False,
 ) -> Result:
     """out and lse of a whole sequence, one launch.
 
@@ -180,6 +189,7 @@ def forward(
         value: (b, n, H_kv, d).
         key_mask: None; masks are not served.
         options: problem and scale.
+        wide: out in float32.
     """
     assert key_mask is None
     query, key, value = readable(query), readable(key), readable(value)
@@ -187,8 +197,8 @@ def forward(
     if not query.numel():
         return Result(torch.empty_like(query), lse)
     with torch.cuda.device_of(query):
-        launch, covered = _forward_launcher(_call(options, query, key, value))
-        out = _result(query, query.shape, covered)
+        launch, covered = _forward_launcher(_call(options, wide, query, key, value))
+        out = _result(query, query.shape, covered, wide)
         if not covered:
             lse.fill_(-torch.inf)
         launch((key, value), query, out, lse)
@@ -204,6 +214,8 @@ def backward(
     dlse: Tensor | None,
     result: Result,
     options: KernelOptions,
+    *,
+    wide: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(dq, dk, dv) of a whole sequence in the inputs' dtype, three launches; bits repeat.
 
@@ -214,19 +226,20 @@ def backward(
         key_mask: None; masks are not served.
         dout: (b, n, H, d) in query's dtype.
         dlse: (b, n, H) float32, or None.
-        result: of the forward.
+        result: of the forward, or of one over more keys.
         options: problem and scale.
+        wide: gradients in float32.
     """
     assert key_mask is None
     query, key, value, dout = readable(query), readable(key), readable(value), readable(dout)
     if not query.numel():
         return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
     with torch.cuda.device_of(query):
-        call = _call(options, query, key, value, dout)
+        call = _call(options, wide, query, key, value, dout)
         launch_dquery, launch_dkey, covered, keys_covered = _backward_launchers(call)
         lse, delta = prepare(dout, dlse, result.out, result.lse)
-        dquery = _result(query, query.shape, covered)
-        dkey, dvalue = _result(key, (2, *key.shape), keys_covered)
+        dquery = _result(query, query.shape, covered, wide)
+        dkey, dvalue = _result(key, (2, *key.shape), keys_covered, wide)
         launch_dquery((key, value), query, dout, lse, delta, dquery)
         # The kernel finds dv right behind dk.
         launch_dkey((query, dout), key, value, lse, delta, dkey)

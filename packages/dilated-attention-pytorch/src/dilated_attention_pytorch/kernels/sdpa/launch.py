@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from types import ModuleType
 
@@ -55,6 +56,18 @@ def _exact(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.device.type == "cpu" and tensor.itemsize == 2 else tensor
 
 
+def _signed(options: KernelOptions, query: Tensor) -> tuple[KernelOptions, Tensor, float]:
+    """(options, query, factor of query): a scale that is not positive goes into the query.
+
+    The libraries hide a key by a score of -inf before they scale it, so that of a negative scale
+    it would become +inf, and of 0 NaN.
+    """
+    if options.scale > 0:
+        return options, query, 1.0
+    factor = -1.0 if options.scale < 0 else 0.0
+    return replace(options, scale=-options.scale or 1.0), query * factor, factor
+
+
 def _plan(options: KernelOptions, query: Tensor) -> Planned:
     """(call, library, query view) of every call of a piece."""
     b, n, _, d = query.shape
@@ -64,7 +77,13 @@ def _plan(options: KernelOptions, query: Tensor) -> Planned:
 
 
 def forward(
-    query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, options: KernelOptions
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    key_mask: Tensor | None,
+    options: KernelOptions,
+    *,
+    wide: bool = False,
 ) -> Result:
     """(out, lse) of a whole sequence.
 
@@ -74,10 +93,13 @@ def forward(
         value: (b, n, H_kv, d).
         key_mask: None; `select` refuses a mask.
         options: problem, scale.
+        wide: out in float32 (float64 for float64); a branch's own result has the inputs' dtype.
     """
     assert key_mask is None, "the libraries take no key mask"
+    options, query, _ = _signed(options, query)
     query, key, value = (_readable(x) for x in (query, key, value))
-    out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
+    dtype = compute_dtype(query.dtype) if wide else query.dtype
+    out = torch.empty(query.shape, dtype=dtype, device=query.device)
     lse = torch.empty(query.shape[:3], dtype=compute_dtype(query.dtype), device=query.device)
     for piece in _pieces(options, query, key, value):
         parts = [_exact(rows_of(x, piece)) for x in (query, key, value)]
@@ -110,6 +132,8 @@ def backward(
     dlse: Tensor | None,
     result: Result,
     options: KernelOptions,
+    *,
+    wide: bool = False,
 ) -> Gradients:
     """(dq, dk, dv) of a whole sequence in the inputs' dtype, for the global out and lse.
 
@@ -120,13 +144,16 @@ def backward(
         key_mask: None; `select` refuses a mask.
         dout: (b, n, H, d) in query's dtype.
         dlse: (b, n, H), or None.
-        result: of the forward.
+        result: of the forward, or of one over more keys.
         options: problem, scale.
+        wide: gradients in float32 (float64 for float64).
     """
     assert key_mask is None, "the libraries take no key mask"
+    options, query, factor = _signed(options, query)
     query, key, value, dout = (_readable(x) for x in (query, key, value, dout))
+    dtype = compute_dtype(query.dtype) if wide else query.dtype
     dquery, dkey, dvalue = (
-        torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (query, key, value)
+        torch.empty(x.shape, dtype=dtype, device=x.device) for x in (query, key, value)
     )
     terms = [(dout, result.out, value)]
     if dlse is not None:
@@ -144,7 +171,7 @@ def backward(
             some = shares[: len(shares) // len(terms)] if total is dvalue else shares
             parts = [(call, share[number]) for call, share in some]
             joining.gather_add(parts, rows_of(total, piece), key=total is not dquery)
-    return dquery, dkey, dvalue
+    return dquery if factor == 1 else dquery.mul_(factor), dkey, dvalue
 
 
 def _lse_term(dlse: Tensor, query: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:

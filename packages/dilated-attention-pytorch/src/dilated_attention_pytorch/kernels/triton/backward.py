@@ -16,24 +16,24 @@ from .tile import dropout_factor, load_all_rows, load_rows, visible_pairs
 
 
 @triton.jit
-def _walk_keys(
+def walk_keys(
     dquery, query, dout, lse2, delta, query_positions, key_base, value_base, mask_base,
-    begin, end, count, first, rate, segment_length, document, branch, sequence, seed, threshold,
-    kept_scale, key_stride, value_stride, log2_scale, columns,
+    begin, end, count, row_first, row_step, first, step, rate, segment_length, document, branch,
+    sequence, seed, threshold, kept_scale, key_stride, value_stride, log2_scale, columns,
     MASKED: tl.constexpr, CAUSAL: tl.constexpr, SEGMENTS: tl.constexpr,
     KEY_MASK: tl.constexpr, DROPOUT: tl.constexpr, HEAD: tl.constexpr, BLOCK_D: tl.constexpr,
     BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Keys begin:end of one branch's range, added to the tile's dq (without the scale)."""
     offsets = tl.arange(0, BLOCK_N)
-    row_offsets = (first + offsets * rate).to(tl.int64)
+    row_offsets = (row_first + offsets * row_step).to(tl.int64)
     key_rows = key_base + row_offsets * key_stride
     value_rows = value_base + row_offsets * value_stride
-    key_step = rate.to(tl.int64) * key_stride
-    value_step = rate.to(tl.int64) * value_stride
+    key_step = row_step.to(tl.int64) * key_stride
+    value_step = row_step.to(tl.int64) * value_stride
     for start in range(begin, end, BLOCK_N):
         number = start + offsets
-        positions = first + number * rate
+        positions = first + number * step
         key_at = key_rows + start * key_step
         value_at = value_rows + start * value_step
         if MASKED:
@@ -44,7 +44,8 @@ def _walk_keys(
             key = load_all_rows(key_at, columns, HEAD, BLOCK_D)
             value = load_all_rows(value_at, columns, HEAD, BLOCK_D)
         if KEY_MASK:
-            allowed = tl.load(mask_base + positions, mask=number < count, other=0) != 0
+            row = row_first + number * row_step
+            allowed = tl.load(mask_base + row, mask=number < count, other=0) != 0
             key = tl.where(allowed[:, None], key, 0.0)
             value = tl.where(allowed[:, None], value, 0.0)
         scores = tl.dot(query, tl.trans(key), input_precision=PRECISION) * log2_scale
@@ -130,17 +131,19 @@ def dquery_kernel(
             full_end = tl.load(entry + 3)
             segment_length = tl.load(branches_ptr + 3 * branch)
             rate = tl.load(branches_ptr + 3 * branch + 1)
-            dquery = _walk_keys(
+            dquery = walk_keys(
                 dquery, query, dout, lse2, delta, positions, key_base, value_base, mask_base,
-                full_begin, full_end, count, first, rate, segment_length, document, branch,
-                sequence, seed, threshold, kept_scale, key_row, value_row, log2_scale, columns,
-                False, CAUSAL, SEGMENTS, KEY_MASK, DROPOUT, HEAD, BLOCK_D, BLOCK_N, PRECISION,
+                full_begin, full_end, count, first, rate, first, rate, rate, segment_length,
+                document, branch, sequence, seed, threshold, kept_scale, key_row, value_row,
+                log2_scale, columns, False, CAUSAL, SEGMENTS, KEY_MASK, DROPOUT, HEAD, BLOCK_D,
+                BLOCK_N, PRECISION,
             )  # fmt: skip
-            dquery = _walk_keys(
+            dquery = walk_keys(
                 dquery, query, dout, lse2, delta, positions, key_base, value_base, mask_base,
-                full_end, count, count, first, rate, segment_length, document, branch,
-                sequence, seed, threshold, kept_scale, key_row, value_row, log2_scale, columns,
-                True, CAUSAL, SEGMENTS, KEY_MASK, DROPOUT, HEAD, BLOCK_D, BLOCK_N, PRECISION,
+                full_end, count, count, first, rate, first, rate, rate, segment_length, document,
+                branch, sequence, seed, threshold, kept_scale, key_row, value_row, log2_scale,
+                columns, True, CAUSAL, SEGMENTS, KEY_MASK, DROPOUT, HEAD, BLOCK_D, BLOCK_N,
+                PRECISION,
             )  # fmt: skip
     at = (batch * length + place) * heads + head
     pointers = dquery_ptr + at[:, None] * HEAD + columns[None, :]
@@ -149,10 +152,10 @@ def dquery_kernel(
 
 
 @triton.jit
-def _walk_queries(
+def walk_queries(
     dkey, dvalue, key, value, key_positions, query_base, dout_base, lse_base, delta_base,
-    begin, end, count, real, first, rate, segment_length, document, branch, sequence, seed,
-    threshold, kept_scale, query_stride, dout_stride, log2_scale, columns,
+    begin, end, count, real, row_first, row_step, first, step, rate, segment_length, document,
+    branch, sequence, seed, threshold, kept_scale, query_stride, dout_stride, log2_scale, columns,
     MASKED: tl.constexpr, CAUSAL: tl.constexpr, SEGMENTS: tl.constexpr,
     DROPOUT: tl.constexpr, HEAD: tl.constexpr, BLOCK_D: tl.constexpr,
     BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
@@ -162,27 +165,28 @@ def _walk_queries(
     Queries from number `real` on are zeros; there are none in an unmasked stretch.
     """
     offsets = tl.arange(0, BLOCK_N)
-    row_offsets = (first + offsets * rate).to(tl.int64)
+    row_offsets = (row_first + offsets * row_step).to(tl.int64)
     query_rows = query_base + row_offsets * query_stride
     dout_rows = dout_base + row_offsets * dout_stride
-    query_step = rate.to(tl.int64) * query_stride
-    dout_step = rate.to(tl.int64) * dout_stride
+    query_step = row_step.to(tl.int64) * query_stride
+    dout_step = row_step.to(tl.int64) * dout_stride
     for start in range(begin, end, BLOCK_N):
         number = start + offsets
         inside = number < count
-        positions = first + number * rate
+        positions = first + number * step
+        row = row_first + number * row_step
         query_at = query_rows + start * query_step
         dout_at = dout_rows + start * dout_step
         if MASKED:
             query = load_rows(query_at, columns, HEAD, BLOCK_D, number < real)
             dout = load_rows(dout_at, columns, HEAD, BLOCK_D, inside)
-            lse2 = tl.load(lse_base + positions, mask=inside, other=float("inf"))
-            delta = tl.load(delta_base + positions, mask=inside, other=0.0)
+            lse2 = tl.load(lse_base + row, mask=inside, other=float("inf"))
+            delta = tl.load(delta_base + row, mask=inside, other=0.0)
         else:
             query = load_all_rows(query_at, columns, HEAD, BLOCK_D)
             dout = load_all_rows(dout_at, columns, HEAD, BLOCK_D)
-            lse2 = tl.load(lse_base + positions)
-            delta = tl.load(delta_base + positions)
+            lse2 = tl.load(lse_base + row)
+            delta = tl.load(delta_base + row)
         scores = tl.dot(key, tl.trans(query), input_precision=PRECISION) * log2_scale
         weights = tl.math.exp2(scores - lse2[None, :])
         if MASKED:
@@ -272,24 +276,26 @@ def dkey_dvalue_kernel(
             segment_length = tl.load(branches_ptr + 3 * branch)
             rate = tl.load(branches_ptr + 3 * branch + 1)
             if CAUSAL:
-                dkey, dvalue = _walk_queries(
+                dkey, dvalue = walk_queries(
                     dkey, dvalue, key, value, positions, query_base, dout_base, lse_base,
-                    delta_base, 0, full_begin, count, count, first, rate, segment_length, document,
-                    branch, sequence, seed, threshold, kept_scale, query_row, dout_row,
-                    log2_scale, columns, True, CAUSAL, SEGMENTS, DROPOUT, HEAD, BLOCK_D, BLOCK_N,
-                    PRECISION,
+                    delta_base, 0, full_begin, count, count, first, rate, first, rate, rate,
+                    segment_length, document, branch, sequence, seed, threshold, kept_scale,
+                    query_row, dout_row, log2_scale, columns, True, CAUSAL, SEGMENTS, DROPOUT, HEAD,
+                    BLOCK_D, BLOCK_N, PRECISION,
                 )  # fmt: skip
-            dkey, dvalue = _walk_queries(
+            dkey, dvalue = walk_queries(
                 dkey, dvalue, key, value, positions, query_base, dout_base, lse_base, delta_base,
-                full_begin, full_end, count, count, first, rate, segment_length, document, branch,
-                sequence, seed, threshold, kept_scale, query_row, dout_row, log2_scale,
-                columns, False, CAUSAL, SEGMENTS, DROPOUT, HEAD, BLOCK_D, BLOCK_N, PRECISION,
+                full_begin, full_end, count, count, first, rate, first, rate, rate, segment_length,
+                document, branch, sequence, seed, threshold, kept_scale, query_row, dout_row,
+                log2_scale, columns, False, CAUSAL, SEGMENTS, DROPOUT, HEAD, BLOCK_D, BLOCK_N,
+                PRECISION,
             )  # fmt: skip
-            dkey, dvalue = _walk_queries(
+            dkey, dvalue = walk_queries(
                 dkey, dvalue, key, value, positions, query_base, dout_base, lse_base, delta_base,
-                full_end, count, count, count, first, rate, segment_length, document, branch,
-                sequence, seed, threshold, kept_scale, query_row, dout_row, log2_scale,
-                columns, True, CAUSAL, SEGMENTS, DROPOUT, HEAD, BLOCK_D, BLOCK_N, PRECISION,
+                full_end, count, count, count, first, rate, first, rate, rate, segment_length,
+                document, branch, sequence, seed, threshold, kept_scale, query_row, dout_row,
+                log2_scale, columns, True, CAUSAL, SEGMENTS, DROPOUT, HEAD, BLOCK_D, BLOCK_N,
+                PRECISION,
             )  # fmt: skip
     if KEY_MASK:
         dkey = tl.where(valid[:, None], dkey, 0.0)

@@ -14,7 +14,7 @@ from .tile import dropout_factor, load_all_rows, load_rows, visible_pairs
 
 
 @triton.jit
-def _walk(
+def walk_softmax(
     acc,
     row_max,
     row_sum,
@@ -26,7 +26,10 @@ def _walk(
     begin,
     end,
     count,
+    row_first,
+    row_step,
     first,
+    step,
     rate,
     segment_length,
     document,
@@ -49,17 +52,20 @@ def _walk(
     BLOCK_N: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Keys begin:end of one branch's range, merged into the running softmax."""
+    """Keys begin:end of one branch's range, merged into the running softmax.
+
+    Key i stands at position first + i step, in the row row_first + i row_step of the storage.
+    """
     offsets = tl.arange(0, BLOCK_N)
     # Row pointers advance by a scalar; 64-bit products stay out of the loop.
-    row_offsets = (first + offsets * rate).to(tl.int64)
+    row_offsets = (row_first + offsets * row_step).to(tl.int64)
     key_rows = key_base + row_offsets * key_stride
     value_rows = value_base + row_offsets * value_stride
-    key_step = rate.to(tl.int64) * key_stride
-    value_step = rate.to(tl.int64) * value_stride
+    key_step = row_step.to(tl.int64) * key_stride
+    value_step = row_step.to(tl.int64) * value_stride
     for start in range(begin, end, BLOCK_N):
         number = start + offsets
-        positions = first + number * rate
+        positions = first + number * step
         key_at = key_rows + start * key_step
         value_at = value_rows + start * value_step
         if MASKED:
@@ -80,7 +86,8 @@ def _walk(
             )
             scores = tl.where(seen, scores, float("-inf"))
         if KEY_MASK:
-            allowed = tl.load(mask_base + positions, mask=number < count, other=0) != 0
+            row = row_first + number * row_step
+            allowed = tl.load(mask_base + row, mask=number < count, other=0) != 0
             scores = tl.where(allowed[None, :], scores, float("-inf"))
         new_max = tl.maximum(row_max, tl.max(scores, 1))
         pivot = new_max
@@ -160,15 +167,16 @@ def forward_kernel(
             full_end = tl.load(entry + 3)
             segment_length = tl.load(branches_ptr + 3 * branch)
             rate = tl.load(branches_ptr + 3 * branch + 1)
-            acc, row_max, row_sum = _walk(
+            acc, row_max, row_sum = walk_softmax(
                 acc, row_max, row_sum, query, positions, key_base, value_base, mask_base,
-                full_begin, full_end, count, first, rate, segment_length, document, branch,
-                sequence, seed, threshold, kept_scale, key_row, value_row, log2_scale, columns,
-                False, CAUSAL, SEGMENTS, KEY_MASK, DROPOUT, HEAD, BLOCK_D, BLOCK_N, PRECISION,
+                full_begin, full_end, count, first, rate, first, rate, rate, segment_length,
+                document, branch, sequence, seed, threshold, kept_scale, key_row, value_row,
+                log2_scale, columns, False, CAUSAL, SEGMENTS, KEY_MASK, DROPOUT, HEAD, BLOCK_D,
+                BLOCK_N, PRECISION,
             )  # fmt: skip
-            acc, row_max, row_sum = _walk(
-                acc, row_max, row_sum, query, positions, key_base, value_base, mask_base,
-                full_end, count, count, first, rate, segment_length, document, branch,
+            acc, row_max, row_sum = walk_softmax(
+                acc, row_max, row_sum, query, positions, key_base, value_base, mask_base, full_end,
+                count, count, first, rate, first, rate, rate, segment_length, document, branch,
                 sequence, seed, threshold, kept_scale, key_row, value_row, log2_scale, columns,
                 True, CAUSAL, SEGMENTS, KEY_MASK, DROPOUT, HEAD, BLOCK_D, BLOCK_N, PRECISION,
             )  # fmt: skip

@@ -21,8 +21,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .backward import _walk_keys, _walk_queries
-from .forward import _walk
+from .backward import walk_keys, walk_queries
+from .forward import walk_softmax
 from .tile import load_rows
 
 
@@ -98,17 +98,17 @@ def lanes_forward_kernel(
                 phantoms = _phantom_rows(asked, origin, span, rate, segment_length, length, CAUSAL)
                 lane_sum = phantoms.to(tl.float32)
                 lane_max = tl.where(phantoms > 0, 0.0, float("-inf"))
-            lane_acc, lane_max, lane_sum = _walk(
+            lane_acc, lane_max, lane_sum = walk_softmax(
                 lane_acc, lane_max, lane_sum, query, asked, key_base, value_base, tiles_ptr,
-                full_begin, full_end, count, first, rate, span, origin, branch,
-                0, 0, 0, 1.0, key_row, value_row, log2_scale, columns,
-                False, CAUSAL, SEGMENTS, False, False, HEAD, BLOCK_D, BLOCK_N, PRECISION,
+                full_begin, full_end, count, first, rate, first, rate, rate, span, origin, branch,
+                0, 0, 0, 1.0, key_row, value_row, log2_scale, columns, False, CAUSAL, SEGMENTS,
+                False, False, HEAD, BLOCK_D, BLOCK_N, PRECISION,
             )  # fmt: skip
-            lane_acc, lane_max, lane_sum = _walk(
+            lane_acc, lane_max, lane_sum = walk_softmax(
                 lane_acc, lane_max, lane_sum, query, asked, key_base, value_base, tiles_ptr,
-                full_end, count, count, first, rate, span, origin, branch,
-                0, 0, 0, 1.0, key_row, value_row, log2_scale, columns,
-                True, CAUSAL, SEGMENTS, False, False, HEAD, BLOCK_D, BLOCK_N, PRECISION,
+                full_end, count, count, first, rate, first, rate, rate, span, origin, branch, 0, 0,
+                0, 1.0, key_row, value_row, log2_scale, columns, True, CAUSAL, SEGMENTS, False,
+                False, HEAD, BLOCK_D, BLOCK_N, PRECISION,
             )  # fmt: skip
         safe = tl.where(lane_sum == 0.0, 1.0, lane_sum)
         lane_lse = (lane_max + tl.math.log2(safe)) * 0.6931471805599453
@@ -188,17 +188,17 @@ def lanes_dquery_kernel(
             statistics = ((branch * batches + batch) * heads + head) * length + answer
             lse2 = tl.load(lse_ptr + statistics, mask=valid, other=float("inf"))
             delta = tl.load(delta_ptr + statistics, mask=valid, other=0.0)
-            dquery = _walk_keys(
+            dquery = walk_keys(
                 dquery, query, dout, lse2, delta, positions, key_base, value_base, tiles_ptr,
-                full_begin, full_end, count, first, rate, span, origin, branch,
-                0, 0, 0, 1.0, key_row, value_row, log2_scale, columns,
-                False, CAUSAL, SEGMENTS, False, False, HEAD, BLOCK_D, BLOCK_N, PRECISION,
+                full_begin, full_end, count, first, rate, first, rate, rate, span, origin, branch,
+                0, 0, 0, 1.0, key_row, value_row, log2_scale, columns, False, CAUSAL, SEGMENTS,
+                False, False, HEAD, BLOCK_D, BLOCK_N, PRECISION,
             )  # fmt: skip
-            dquery = _walk_keys(
+            dquery = walk_keys(
                 dquery, query, dout, lse2, delta, positions, key_base, value_base, tiles_ptr,
-                full_end, count, count, first, rate, span, origin, branch,
-                0, 0, 0, 1.0, key_row, value_row, log2_scale, columns,
-                True, CAUSAL, SEGMENTS, False, False, HEAD, BLOCK_D, BLOCK_N, PRECISION,
+                full_end, count, count, first, rate, first, rate, rate, span, origin, branch, 0, 0,
+                0, 1.0, key_row, value_row, log2_scale, columns, True, CAUSAL, SEGMENTS, False,
+                False, HEAD, BLOCK_D, BLOCK_N, PRECISION,
             )  # fmt: skip
     at = (batch * length + place) * heads + head
     pointers = dquery_ptr + at[:, None] * HEAD + columns[None, :]
@@ -260,23 +260,23 @@ def lanes_dkey_dvalue_kernel(
             lse_base = lse_ptr + statistics
             delta_base = delta_ptr + statistics
             if CAUSAL:
-                dkey, dvalue = _walk_queries(
+                dkey, dvalue = walk_queries(
                     dkey, dvalue, key, value, positions, query_base, dout_base, lse_base,
-                    delta_base, 0, full_begin, count, real, first, rate, span, origin,
-                    branch, 0, 0, 0, 1.0, query_row, dout_row, log2_scale, columns,
-                    True, CAUSAL, SEGMENTS, False, HEAD, BLOCK_D, BLOCK_N, PRECISION,
+                    delta_base, 0, full_begin, count, real, first, rate, first, rate, rate, span,
+                    origin, branch, 0, 0, 0, 1.0, query_row, dout_row, log2_scale, columns, True,
+                    CAUSAL, SEGMENTS, False, HEAD, BLOCK_D, BLOCK_N, PRECISION,
                 )  # fmt: skip
-            dkey, dvalue = _walk_queries(
-                dkey, dvalue, key, value, positions, query_base, dout_base, lse_base,
-                delta_base, full_begin, full_end, count, real, first, rate, span, origin,
-                branch, 0, 0, 0, 1.0, query_row, dout_row, log2_scale, columns,
-                False, CAUSAL, SEGMENTS, False, HEAD, BLOCK_D, BLOCK_N, PRECISION,
+            dkey, dvalue = walk_queries(
+                dkey, dvalue, key, value, positions, query_base, dout_base, lse_base, delta_base,
+                full_begin, full_end, count, real, first, rate, first, rate, rate, span, origin,
+                branch, 0, 0, 0, 1.0, query_row, dout_row, log2_scale, columns, False, CAUSAL,
+                SEGMENTS, False, HEAD, BLOCK_D, BLOCK_N, PRECISION,
             )  # fmt: skip
-            dkey, dvalue = _walk_queries(
-                dkey, dvalue, key, value, positions, query_base, dout_base, lse_base,
-                delta_base, full_end, count, count, real, first, rate, span, origin,
-                branch, 0, 0, 0, 1.0, query_row, dout_row, log2_scale, columns,
-                True, CAUSAL, SEGMENTS, False, HEAD, BLOCK_D, BLOCK_N, PRECISION,
+            dkey, dvalue = walk_queries(
+                dkey, dvalue, key, value, positions, query_base, dout_base, lse_base, delta_base,
+                full_end, count, count, real, first, rate, first, rate, rate, span, origin, branch,
+                0, 0, 0, 1.0, query_row, dout_row, log2_scale, columns, True, CAUSAL, SEGMENTS,
+                False, HEAD, BLOCK_D, BLOCK_N, PRECISION,
             )  # fmt: skip
     at = ((batch * length + place) * (heads // group) + head)[:, None] * HEAD + columns[None, :]
     inside = valid[:, None] & (columns[None, :] < HEAD)

@@ -35,6 +35,7 @@ class _Call:
     scale: float
     dropout_p: float
     masked: bool
+    wide: bool
     batch: int
     head_dim: int
     dtype: torch.dtype
@@ -154,13 +155,14 @@ def _backward_launchers(call: _Call) -> tuple[Launcher, Launcher]:
     )
 
 
-def _call(options: KernelOptions, masked: bool, *tensors: Tensor) -> _Call:
+def _call(options: KernelOptions, masked: bool, wide: bool, *tensors: Tensor) -> _Call:
     query = tensors[0]
     return _Call(
         options.problem,
         options.scale,
         options.dropout_p,
         masked,
+        wide,
         query.shape[0],
         query.shape[3],
         query.dtype,
@@ -180,7 +182,13 @@ def _bytes(key_mask: Tensor | None, query: Tensor) -> Tensor:
 
 
 def forward(
-    query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, options: KernelOptions
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    key_mask: Tensor | None,
+    options: KernelOptions,
+    *,
+    wide: bool = False,
 ) -> Result:
     """out and lse of a whole sequence, one launch.
 
@@ -190,16 +198,18 @@ def forward(
         value: (b, n, H_kv, d).
         key_mask: (b, n) bool, True = attend, or None.
         options: problem, scale, dropout.
+        wide: out in float32.
     """
     query, key, value = _rows_last(query), _rows_last(key), _rows_last(value)
-    out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
+    dtype = torch.float32 if wide else query.dtype
+    out = torch.empty(query.shape, dtype=dtype, device=query.device)
     lse = torch.empty(query.shape[:3], dtype=torch.float32, device=query.device)
     result = Result(out, lse)
     if options.per_branch:
         result = Result(out, lse, *(x.new_empty((options.lanes, *x.shape)) for x in (out, lse)))
     if not query.shape[1]:
         return result
-    call = _call(options, key_mask is not None, query, key, value)
+    call = _call(options, key_mask is not None, wide, query, key, value)
     with torch.cuda.device_of(query):
         launch = _forward_launcher(call)
         if result.lane_out is not None and result.lane_lse is not None:
@@ -219,6 +229,8 @@ def backward(
     dlse: Tensor | None,
     result: Result,
     options: KernelOptions,
+    *,
+    wide: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(dq, dk, dv) of a whole sequence in the inputs' dtype, three launches.
 
@@ -229,16 +241,18 @@ def backward(
         key_mask: (b, n) bool or None.
         dout: (b, n, H, d) in query's dtype.
         dlse: (b, n, H) float32, or None.
-        result: of the forward.
+        result: of the forward, or of one over more keys.
         options: problem, scale, dropout.
+        wide: gradients in float32.
     """
     query, key, value, dout = (_rows_last(x) for x in (query, key, value, dout))
+    dtype = torch.float32 if wide else query.dtype
     dquery, dkey, dvalue = (
-        torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (query, key, value)
+        torch.empty(x.shape, dtype=dtype, device=x.device) for x in (query, key, value)
     )
     if not query.shape[1]:
         return dquery, dkey, dvalue
-    call = _call(options, key_mask is not None, query, key, value, dout)
+    call = _call(options, key_mask is not None, wide, query, key, value, dout)
     with torch.cuda.device_of(query):
         launch_dquery, launch_dkey = _backward_launchers(call)
         if result.lane_out is not None and result.lane_lse is not None:
