@@ -5,9 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing import connection, resource_tracker
 from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnContext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, TypeVarTuple, cast
@@ -57,20 +60,22 @@ class RankPool:
         context = multiprocessing.get_context("spawn")
         # Starting the tracker changes the signal mask, so it is done before the mask is set.
         resource_tracker.ensure_running()
-        mask = _hold_signals()
-        try:
-            for rank in range(self._start.size):
-                ours, theirs = context.Pipe()
-                process = context.Process(
-                    target=rank_main, args=(rank, self._start, theirs), daemon=True
-                )
-                process.start()
-                theirs.close()
-                self._connections.append(ours)
-                self._processes.append(process)
-        finally:
-            _restore_signals(mask)
+        with _signals_wait():
+            mask = _block_interrupts()
+            try:
+                for rank in range(self._start.size):
+                    self._add(context, rank)
+            finally:
+                _restore_interrupts(mask)
         self._results(range(self._start.size), None)
+
+    def _add(self, context: SpawnContext, rank: int) -> None:
+        ours, theirs = context.Pipe()
+        process = context.Process(target=rank_main, args=(rank, self._start, theirs), daemon=True)
+        process.start()
+        theirs.close()
+        self._connections.append(ours)
+        self._processes.append(process)
 
     def __exit__(
         self,
@@ -144,18 +149,36 @@ class RankPool:
         return message
 
 
-def _hold_signals() -> set[signal.Signals] | None:
-    """Hold Ctrl-C and SIGTERM back while processes start.
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait for the end of the block.
 
     One that came between a process's start and its instructions would leave it waiting for them.
-    The processes inherit the mask; `rank_main` lets SIGTERM in again.
+    Holding them back by a mask is not enough: a signal goes to any thread that does not mask it.
     """
+    if threading.current_thread() is not threading.main_thread():
+        # Handlers run in the main thread, and cannot interrupt this one.
+        yield
+        return
+    came: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {x: signal.signal(x, lambda number, frame: came.append(number)) for x in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for first in came[:1]:
+            signal.raise_signal(first)
+
+
+def _block_interrupts() -> set[signal.Signals] | None:
+    """Mask Ctrl-C while processes start; they inherit the mask and never see it."""
     if sys.platform == "win32":
         return None
-    held = (signal.SIGINT, signal.SIGTERM)
-    return {signal.Signals(x) for x in signal.pthread_sigmask(signal.SIG_BLOCK, held)}
+    return {signal.Signals(x) for x in signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})}
 
 
-def _restore_signals(mask: set[signal.Signals] | None) -> None:
+def _restore_interrupts(mask: set[signal.Signals] | None) -> None:
     if sys.platform != "win32" and mask is not None:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
