@@ -14,7 +14,11 @@ pytest.importorskip("libcst")
 
 import dilated_attention_pytorch as package
 from dilated_attention_compat import RECORDS, Fate, LegacyRecord, Ran, load
-from dilated_attention_compat.migrate.instances import LOST_ATTRIBUTES, forward_parameters
+from dilated_attention_compat.migrate.instances import (
+    LOST_ATTRIBUTES,
+    LOST_OF_LAYERS,
+    forward_parameters,
+)
 from dilated_attention_compat.migrate.vocabulary import (
     CLASSES,
     PACKAGE,
@@ -72,6 +76,12 @@ def test_attributes_called_lost_are_lost(attribute: str) -> None:
         package.RingAttentionCorrectV2(),
     ]
     assert not any(hasattr(module, attribute) for module in modules)
+
+
+def test_attributes_called_lost_of_layers_are_lost_there() -> None:
+    (attribute,) = LOST_OF_LAYERS - LOST_ATTRIBUTES
+    assert hasattr(create_core("ring", [4], [1]), attribute)
+    assert not hasattr(create("ring", 8, 2, [4], [1]), attribute)
 
 
 @pytest.mark.parametrize("record", WITH_FORWARD, ids=lambda record: record.name)

@@ -1,18 +1,20 @@
 """Peak attention memory of each rank of a ring, measured in real Gloo processes.
 
-`python tests/support/ring_memory.py` prints the table of the migration guide. With `--rank` the
-same file is one rank's program and prints its peaks.
+`python tests/support/ring_memory.py` prints the table of the migration guide, and with `--json` all
+peaks. Ranks are forked, so that torch is imported once.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import subprocess
 import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -68,7 +70,8 @@ def share_bytes(size: int) -> int:
     return LENGTH // size * HEADS * HEAD_DIM * torch.float32.itemsize
 
 
-def _run_rank(rank: int, size: int, store: str) -> None:
+def _rank(rank: int, size: int, store: str) -> dict[str, int]:
+    """Return the peak bytes of one rank, by kind."""
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo",
@@ -77,48 +80,50 @@ def _run_rank(rank: int, size: int, store: str) -> None:
         world_size=size,
         timeout=timedelta(seconds=TIMEOUT),
     )
-    print(json.dumps({kind: _measure(kind) for kind in KINDS}))
+    found = {kind: _measure(kind) for kind in KINDS}
     dist.destroy_process_group()
+    return found
 
 
-def peaks(size: int) -> dict[str, list[int]]:
-    """Return the peak bytes of every rank of a ring of `size` processes, by kind.
+def _ring(size: int) -> dict[str, list[int]]:
+    """Return the peak bytes of every rank of a ring of `size` processes, by kind."""
+    context = multiprocessing.get_context("fork")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ProcessPoolExecutor(size, mp_context=context) as pool,
+    ):
+        store = str(Path(folder) / "store")
+        found = list(pool.map(_rank, range(size), [size] * size, [store] * size))
+    return {kind: [rank[kind] for rank in found] for kind in KINDS}
+
+
+def peaks() -> dict[int, dict[str, list[int]]]:
+    """Return the peak bytes of every rank, by ring size and kind.
 
     The kinds are the layouts `sharded` and `replicated` of `ring_dilated_attention`, and
-    `historical`, the deprecated class.
+    `historical`, the deprecated class. A process of its own forks the ranks: this one may have
+    threads.
 
     Raises:
-        RuntimeError: A rank failed; the message is what it wrote to its standard error.
+        RuntimeError: A rank failed; the message is what was written to the standard error.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, __file__, "--store", str(Path(folder) / "store")]
-        ranks = [
-            subprocess.Popen(
-                [*command, "--size", str(size), "--rank", str(rank)],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for rank in range(size)
-        ]
-        try:
-            done = [(*process.communicate(timeout=TIMEOUT), process) for process in ranks]
-        finally:
-            for process in ranks:
-                process.kill()
-                process.wait()
-    for rank, (_, errors, process) in enumerate(done):
-        if process.returncode:
-            raise RuntimeError(f"rank {rank} of {size} failed:\n{errors}")
-    found = [json.loads(output) for output, _, _ in done]
-    return {kind: [rank[kind] for rank in found] for kind in KINDS}
+    done = subprocess.run(
+        [sys.executable, __file__, "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=2 * TIMEOUT,
+    )
+    if done.returncode:
+        raise RuntimeError(f"the measurement failed:\n{done.stderr}")
+    return {int(size): kinds for size, kinds in json.loads(done.stdout).items()}
 
 
 def table(found: Mapping[int, Mapping[str, Sequence[int]]]) -> str:
     """Return the peaks as a Markdown table, in MiB of the worst rank.
 
     Args:
-        found: What `peaks` returned, by ring size.
+        found: What `peaks` returned.
     """
     lines = [
         "| | " + " | ".join(f"R = {size}" for size in found) + " |",
@@ -131,16 +136,12 @@ def table(found: Mapping[int, Mapping[str, Sequence[int]]]) -> str:
 
 
 def main() -> None:
-    """Run one rank, or print the table."""
+    """Print the table, or all peaks."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--rank", type=int)
-    parser.add_argument("--size", type=int)
-    parser.add_argument("--store")
+    parser.add_argument("--json", action="store_true", help="all peaks, in bytes")
     arguments = parser.parse_args()
-    if arguments.rank is None:
-        print(table({size: peaks(size) for size in SIZES}))
-    else:
-        _run_rank(arguments.rank, arguments.size, arguments.store)
+    found = {size: _ring(size) for size in SIZES}
+    print(json.dumps(found) if arguments.json else table(found))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 import json
 import os
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 pytest.importorskip("safetensors")
 
 import safetensors.torch as safetensors
+from safetensors import safe_open
 
 from dilated_attention_compat.checkpoint_files import convert, read_checkpoint
 from dilated_attention_compat.migrate.cli import main
@@ -142,6 +143,7 @@ def test_a_pickle_that_would_run_something_is_refused_and_does_not_run(
     assert not (tmp_path / "out.pt").exists()
     said = capsys.readouterr().err
     assert "is refused: it holds more than tensors and plain containers" in said
+    assert f"({os.mkdir.__module__}.mkdir)" in said
     assert "torch.save(model.state_dict(), path)" in said
 
 
@@ -151,9 +153,50 @@ def test_whole_modules_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["in.pt", "in.safetensors"])
-def test_what_is_no_checkpoint_is_refused(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(b"nothing of the kind")
+@pytest.mark.parametrize(
+    "content", [b"nothing of the kind", b"hello", b"", b"PK\x03\x04", b"\x80\x02N."]
+)
+def test_what_is_no_checkpoint_is_refused(
+    tmp_path: Path, name: str, content: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_bytes(content)
     assert run(tmp_path / name, tmp_path / "out.pt") == 2
+    assert f"{name} " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["no/such/folder/out.pt", "no/such/folder/out.safetensors"])
+def test_what_cannot_be_written_is_an_error(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(fused(), tmp_path / "in.pt")
+    assert run(tmp_path / "in.pt", tmp_path / name) == 2
+    assert f"{name} cannot be written: " in capsys.readouterr().err
+
+
+def test_what_a_safetensors_file_says_of_itself_is_kept(tmp_path: Path) -> None:
+    """Transformers refuses a file whose metadata lack the format."""
+    safetensors.save_file(fused(), tmp_path / "in.safetensors", {"format": "pt", "step": "7"})
+    torch.save(fused(), tmp_path / "in.pt")
+    for source, expected in (("in.safetensors", {"step": "7"}), ("in.pt", {})):
+        target = tmp_path / f"{source}.safetensors"
+        assert run(tmp_path / source, target) == 1
+        with safe_open(target, "pt") as file:
+            assert file.metadata() == {"format": "pt", **expected}
+
+
+def test_what_is_no_state_dict_is_passed_on_as_it_is(tmp_path: Path) -> None:
+    """Schedulers keep a Counter, and other models' state dicts their versions."""
+    other = OrderedDict(weight=torch.ones(1))
+    other._metadata = {"": {"version": 2}}  # type: ignore[attr-defined]
+    milestones = Counter({30: 1, 60: 2})
+    torch.save(
+        {"model": fused(), "lr": {"milestones": milestones}, "gan": other}, tmp_path / "in.pt"
+    )
+    assert run(tmp_path / "in.pt", tmp_path / "out.pt") == 1
+    found = read_checkpoint(tmp_path / "out.pt")
+    assert found["lr"]["milestones"] == milestones
+    assert type(found["lr"]["milestones"]) is Counter
+    assert found["gan"]._metadata == {"": {"version": 2}}
 
 
 def test_tied_weights_can_be_written(tmp_path: Path) -> None:

@@ -253,6 +253,40 @@ def test_what_has_no_fitting_layer_is_refused(module: nn.Module, weights: Tensor
         load_legacy_state_dict(module, weights, acknowledged=True)
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model."])
+def test_a_prefix_of_all_keys_is_named_with_its_cure(prefix: str) -> None:
+    with pytest.raises(ValueError, match="has no attention layer that fits") as refused:
+        load_legacy_state_dict(ring(), prefixed(prefix, FUSED), acknowledged=True)
+    cure = f"consume_prefix_in_state_dict_if_present(state_dict, {prefix!r})"
+    assert cure in str(refused.value)
+    weights = prefixed(prefix, FUSED)
+    torch.nn.modules.utils.consume_prefix_in_state_dict_if_present(weights, prefix)
+    load_legacy_state_dict(ring(), weights, acknowledged=True)
+
+
+@pytest.mark.parametrize("wrong", [None, "old.pt", [FUSED]])
+def test_what_is_no_state_dict_is_a_type_error(wrong: object) -> None:
+    with pytest.raises(TypeError, match="expected a state dict"):
+        load_legacy_state_dict(ring(), wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        {**FUSED, "extra": torch.ones(1)},
+        {name: tensor for name, tensor in FUSED.items() if name != "out_proj.bias"},
+        {**FUSED, "qkv_proj.bias": torch.ones(3)},
+    ],
+    ids=["unknown key", "missing key", "wrong shape"],
+)
+def test_nothing_is_loaded_where_an_error_is_raised(weights: Tensors) -> None:
+    module = ring()
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    with pytest.raises(RuntimeError, match="Error\\(s\\) in loading state_dict"):
+        load_legacy_state_dict(module, weights, acknowledged=True)
+    assert has_loaded(module, before)
+
+
 def test_wrong_widths_are_load_state_dicts_own_error() -> None:
     module = RingMultiheadDilatedAttentionV2(2 * E, H, **SIZES)  # type: ignore[arg-type]
     with pytest.raises(RuntimeError, match="size mismatch"):

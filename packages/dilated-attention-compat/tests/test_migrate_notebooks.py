@@ -64,6 +64,13 @@ def test_cells_in_another_language_are_not_read(magic: str) -> None:
     cell = f"{magic}\n{IMPORT}\n{CALL}"
     new = migrate_notebook(notebook(IMPORT, cell), EVERYTHING)
     assert sources(new.source)[1] == cell
+    # `%%writefile` makes a program of its own, which nothing else would tell of.
+    (flagged,) = [finding for finding in new.findings if str(finding.outcome) == "flagged"]
+    assert (flagged.cell, flagged.reason) == (2, "in another language, so nothing is rewritten")
+    silent = migrate_notebook(
+        notebook(IMPORT, f"{magic}\nls dilated_attention_pytorch"), EVERYTHING
+    )
+    assert silent.outcome is Outcome.MIGRATED
 
 
 @pytest.mark.parametrize("magic", ["%%time", "%%timeit -n 1", "%%capture out"])
@@ -88,6 +95,15 @@ def test_a_cell_that_does_not_parse_is_flagged_and_left() -> None:
     assert "V2" in sources(new.source)[2]
     assert (new.findings[0].cell, str(new.findings[0].outcome)) == (2, "flagged")
     assert {f.cell for f in new.findings} == {1, 2, 3}
+
+
+def test_a_cell_that_does_not_parse_is_flagged_for_the_old_name_alone() -> None:
+    cell = f"!pip install \\\n    einops\n{CALL}"
+    new = migrate_notebook(notebook(IMPORT, cell), EVERYTHING)
+    assert sources(new.source)[1] == cell
+    assert {(f.cell, str(f.outcome)) for f in new.findings} == {(1, "migrated"), (2, "flagged")}
+    package = migrate_notebook(notebook("!a \\\n b\nimport dilated_attention_pytorch"), EVERYTHING)
+    assert package.outcome is Outcome.FLAGGED
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -39,12 +40,18 @@ def load_legacy_state_dict(
         What is worth knowing, a line each.
 
     Raises:
+        TypeError: `state_dict` is no mapping.
         WrongAttentionError: Weights were trained under wrong attention, or may have been, and
             `acknowledged` is False.
         ValueError: No historical layer is found, one was saved by a present class, or what it
             computes cannot be had from the module's layer.
         RuntimeError: Keys or shapes do not fit, as `load_state_dict` says it.
     """
+    if not isinstance(state_dict, Mapping):
+        raise TypeError(
+            "expected a state dict, got "
+            f"{type(state_dict).__name__}; read a file with torch.load(path, weights_only=True)"
+        )
     wanted = module.state_dict()
     layers = {layer: _place(layer, wanted) for layer in find_layers(state_dict)}
     layers = {layer: at for layer, at in layers.items() if _is_ours(module, at)}
@@ -52,7 +59,7 @@ def load_legacy_state_dict(
         raise ValueError(
             "state_dict has no attention layer that fits the module; expected keys such as "
             "PREFIX.qkv_proj.weight or PREFIX.q_proj.weight, got "
-            f"{', '.join(list(state_dict)[:4]) or 'none'}. Pass the model's state dict itself"
+            f"{', '.join(list(state_dict)[:4]) or 'none'}. {_cure(state_dict, wanted)}"
         )
     metadata: dict[str, Any] = dict(getattr(state_dict, "_metadata", {}))
     for layer in layers:
@@ -81,7 +88,7 @@ def load_legacy_state_dict(
         metadata[at[:-1]] = metadata.get(at[:-1], {}) | own
     ordered = OrderedDict(new)
     ordered._metadata = metadata  # type: ignore[attr-defined]
-    module.load_state_dict(ordered)
+    _load_whole(module, ordered)
     return notes
 
 
@@ -98,6 +105,25 @@ def told(layers: Sequence[Layer]) -> str:
         f"{' '.join(sentences)} The correct operator will not reproduce their outputs: take them "
         f"as a start and fine-tune, or train anew. See {GUIDE}#checkpoints."
     )
+
+
+def _cure(state_dict: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> str:
+    """Return what to do with a state dict whose keys fit nothing."""
+    prefixes = {key.partition(".")[0] for key in state_dict}
+    if len(prefixes) == 1 and any(key.partition(".")[2] in wanted for key in state_dict):
+        take_off = "torch.nn.modules.utils.consume_prefix_in_state_dict_if_present"
+        return f"Take the prefix off first: {take_off}(state_dict, '{prefixes.pop()}.')"
+    return "Pass the model's state dict itself"
+
+
+def _load_whole(module: nn.Module, state_dict: Mapping[str, Any]) -> None:
+    """Load a state dict, or nothing of it: PyTorch copies what fits before it raises."""
+    before = copy.deepcopy(module.state_dict())
+    try:
+        module.load_state_dict(state_dict)
+    except RuntimeError:
+        module.load_state_dict(before)
+        raise
 
 
 def _place(layer: Layer, wanted: Mapping[str, torch.Tensor]) -> str:

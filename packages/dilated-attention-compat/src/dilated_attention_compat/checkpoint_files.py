@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ import torch
 from .checkpoint_layers import Family, Layer, as_fused, find_layers
 
 SAFETENSORS = ".safetensors"
+_GLOBAL = re.compile(r"GLOBAL (\S+)")
 
 
 @dataclass
@@ -53,13 +55,31 @@ def read_checkpoint(path: Path) -> Any:
             raise ValueError(f"{path} is no safetensors file: {error}") from error
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0]
+    except OSError:
+        raise
+    except pickle.UnpicklingError as error:
+        found = _GLOBAL.search(str(error))
+        named = found[1] if found else "nothing readable"
         raise ValueError(
             f"{path} is refused: it holds more than tensors and plain containers, and loading it "
-            f"could run what it says ({reason}). Where you trust it, write it anew with "
+            f"could run what it names ({named}). Where you trust it, write it anew with "
             "torch.save(model.state_dict(), path)"
         ) from error
+    except Exception as error:
+        # Bytes that are no pickle fail at whatever instruction they happen to spell.
+        raise ValueError(
+            f"{path} is no checkpoint: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        ) from error
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return what a `.safetensors` file says of itself; nothing for other files."""
+    if path.suffix != SAFETENSORS:
+        return {}
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        return dict(file.metadata() or {})
 
 
 def convert(checkpoint: Any) -> Conversion:
@@ -82,16 +102,25 @@ def convert(checkpoint: Any) -> Conversion:
     return conversion
 
 
-def write_checkpoint(path: Path, content: Any) -> None:
+def write_checkpoint(path: Path, content: Any, metadata: Mapping[str, str]) -> None:
     """Write a checkpoint in the format that the name of the file says.
 
+    Args:
+        path: A new file.
+        content: What to write.
+        metadata: What a `.safetensors` file says of itself, besides its format.
+
     Raises:
-        ValueError: A `.safetensors` file cannot hold the content.
+        ValueError: A `.safetensors` file cannot hold the content, or the file cannot be written.
         ImportError: safetensors is not installed.
     """
     if path.suffix != SAFETENSORS:
-        torch.save(content, path)
+        try:
+            torch.save(content, path)
+        except RuntimeError as error:
+            raise ValueError(f"{path} cannot be written: {error}") from error
         return
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     if not isinstance(content, Mapping) or not all(
@@ -102,15 +131,21 @@ def write_checkpoint(path: Path, content: Any) -> None:
             "or convert the state dict alone"
         )
     # Tied weights share memory, which the format does not allow.
-    save_file({key: value.clone().contiguous() for key, value in content.items()}, path)
+    tensors = {key: value.clone().contiguous() for key, value in content.items()}
+    try:
+        save_file(tensors, path, {"format": "pt", **metadata})
+    except SafetensorError as error:
+        raise ValueError(f"{path} cannot be written: {error}") from error
 
 
 def _converted(node: Any, conversion: Conversion) -> Any:
-    if not isinstance(node, dict):
+    # A Counter is a dict as well, and not made from pairs.
+    if type(node) not in (dict, OrderedDict):
         return node
     layers = list(find_layers(node))
     if not layers:
-        return type(node)((key, _converted(value, conversion)) for key, value in node.items())
+        plain = type(node)((key, _converted(value, conversion)) for key, value in node.items())
+        return _with_versions(plain, node)
     conversion.layers += layers
     new: OrderedDict[str, Any] = OrderedDict()
     owners = {key: layer for layer in layers for key in layer.keys(node)}
@@ -122,8 +157,13 @@ def _converted(node: Any, conversion: Conversion) -> Any:
         elif layer not in done:
             done.add(layer)
             new |= _layer(layer, node, conversion)
-    if hasattr(node, "_metadata"):
-        new._metadata = node._metadata  # type: ignore[attr-defined]
+    return _with_versions(new, node)
+
+
+def _with_versions(new: Any, old: Any) -> Any:
+    """Return a state dict with the versions of the modules that another one has."""
+    if hasattr(old, "_metadata"):
+        new._metadata = old._metadata
     return new
 
 

@@ -26,14 +26,19 @@ def checkpoint(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     try:
         from ..checkpoint import told
-        from ..checkpoint_files import convert, read_checkpoint, write_checkpoint
+        from ..checkpoint_files import (
+            convert,
+            read_checkpoint,
+            read_metadata,
+            write_checkpoint,
+        )
 
         if options.output.exists():
             raise ValueError(f"{options.output} exists; name a new file")
         conversion = convert(read_checkpoint(options.input))
         if not conversion.layers:
             raise ValueError(f"{options.input} has no layer of the historical package")
-        write_checkpoint(options.output, conversion.content)
+        write_checkpoint(options.output, conversion.content, read_metadata(options.input))
     except ImportError as error:
         return _fail(f"{error}: install dilated-attention-compat[checkpoint]")
     except (ValueError, OSError) as error:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 from .._record import GUIDE
 
@@ -40,7 +42,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(words)
     if importlib.util.find_spec("libcst") is None:
         return _fail("LibCST is not installed: install dilated-attention-compat[migrate]")
-    return _migrate(options)
+    try:
+        status = _migrate(options)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is still buffered would be written, and fail again, when Python exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _fail("nobody reads the output")
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _migrate(options: argparse.Namespace) -> int:
-    from .files import find_files, migrate_files
+    from .files import find_files, migrate_files, written
     from .report import diff, json_report, listing, text_report
     from .vocabulary import Vocabulary
 
@@ -85,18 +94,23 @@ def _migrate(options: argparse.Namespace) -> int:
     except (ValueError, OSError) as error:
         return _fail(str(error))
     results = migrate_files(files, vocabulary, star=options.star)
-    for result in results:
-        if options.write and result.changes:
-            result.path.write_bytes(result.migration.source)
-        elif result.changes and options.report == "text":
-            sys.stdout.write(diff(result))
+    if options.write:
+        results = [written(result) for result in results]
+    elif options.report == "text":
+        _show("".join(diff(result) for result in results if result.changes), sys.stdout)
     if options.report == "json":
         print(json_report(results, written=options.write))
     else:
-        print(text_report(results), file=sys.stderr)
+        _show(f"{text_report(results)}\n", sys.stderr)
     if any(result.error for result in results):
         return FAILED
     return FOUND if any(result.migration.findings for result in results) else CLEAN
+
+
+def _show(text: str, stream: TextIO) -> None:
+    """Write a text, with question marks for what the stream's encoding does not have."""
+    encoding = stream.encoding or "utf-8"
+    stream.write(text.encode(encoding, "replace").decode(encoding))
 
 
 def _fail(message: str) -> int:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import libcst as cst
+from libcst.metadata import GlobalScope
 
 from .._record import LegacyRecord
 from .arguments import changes, literal_argument, refusal
+from .importers import EVERYTHING
 from .instances import misuses
-from .strings import paths_in_strings
+from .strings import looked_up, paths_in_strings
 from .uses import Binding, Context, Module, Use
 from .vocabulary import ATTENTION_TYPES, PACKAGE, STILL_THERE, OldName, Treatment, Vocabulary
 
@@ -53,7 +55,14 @@ class Decision:
             self.problems.append(problem)
 
 
-def decide(module: Module, vocabulary: Vocabulary, *, star: bool, is_package: bool) -> Decision:
+def decide(
+    module: Module,
+    vocabulary: Vocabulary,
+    *,
+    star: bool,
+    is_package: bool,
+    taken: Mapping[str, str],
+) -> Decision:
     """Decide for each old name of a module what is rewritten and what is flagged.
 
     Of a name that is replaced all uses are rewritten, or none is: half of them would leave
@@ -65,15 +74,21 @@ def decide(module: Module, vocabulary: Vocabulary, *, star: bool, is_package: bo
         vocabulary: The old names.
         star: Whether names that nothing else defines come from a star import.
         is_package: Whether the module is an `__init__.py`, whose imports others import.
+        taken: Which file imports a name from this one, by name; `*` for all names.
     """
     decision = Decision()
     for binding in module.bindings:
-        _judge_binding(binding, vocabulary, decision, star=star, is_package=is_package)
+        _judge_binding(binding, vocabulary, decision, star=star, is_package=is_package, taken=taken)
     for use in module.uses:
         _judge_use(module, vocabulary, use, decision)
     for name, node, reason in misuses(module):
         if name.treatment is not Treatment.FLAG:
             decision.flag(name.record, node, reason)
+    for name, node in looked_up(module.parents, vocabulary, {use.node for use in module.uses}):
+        if name.treatment is not Treatment.ADJUST:
+            replaced = name.treatment is Treatment.REPLACE
+            instead = f"{name.reference} replaces it" if replaced else name.verdict
+            decision.flag(name.record, node, f"looked up at run time; {instead}")
     for name, string, path in paths_in_strings(module.parents, vocabulary):
         if name.treatment is not Treatment.ADJUST or path.rpartition(".")[0] != PACKAGE:
             reason = "a path in a string is not followed; what it leads to changes"
@@ -92,7 +107,13 @@ def decide(module: Module, vocabulary: Vocabulary, *, star: bool, is_package: bo
 
 
 def _judge_binding(
-    binding: Binding, vocabulary: Vocabulary, decision: Decision, *, star: bool, is_package: bool
+    binding: Binding,
+    vocabulary: Vocabulary,
+    decision: Decision,
+    *,
+    star: bool,
+    is_package: bool,
+    taken: Mapping[str, str],
 ) -> None:
     """Flag an import that cannot be changed, or that nothing in this file explains."""
     names = list(dict.fromkeys(use.name for use in binding.uses))
@@ -113,7 +134,11 @@ def _judge_binding(
     if imported is not None and imported.treatment is Treatment.REPLACE:
         exports = [use for use in binding.uses if use.context is Context.EXPORT]
         same_name = binding.is_renamed and binding.local == imported.identifier
-        if (exports and binding.is_renamed) or (not exports and (is_package or same_name)):
+        importer = taken.get(binding.local) or (exports and taken.get(EVERYTHING))
+        if importer and isinstance(binding.scope, GlobalScope):
+            reason = f"{importer} imports it from here; rename it there too"
+            decision.flag(imported.record, binding.statement, reason)
+        elif (exports and binding.is_renamed) or (not exports and (is_package or same_name)):
             reason = "exported from here under a name that others import; rename it there too"
             decision.flag(imported.record, binding.statement, reason)
     for name in names:

@@ -40,10 +40,15 @@ LOST_ATTRIBUTES = frozenset(
         *("clear_cache", "get_memory_info", "get_memory_estimate", "get_memory_stats"),
         *("get_memory_usage", "demonstrate_memory_savings", "ring_group", "block_size", "config"),
         *("rank", "world_size", "dropout_layer", "ring_attention", "attention_core"),
-        *("multihead_config", "attention_config", "cleanup", "use_checkpointing"),
+        *("multihead_config", "attention_config", "cleanup", "use_checkpointing", "device"),
+        *("dtype", "use_tf32", "use_flash_attention", "compile_model", "bias", "layer_norm_eps"),
+        "sparse_config",
     )
 )
 """Attributes of the old classes that the new ones lack."""
+
+LOST_OF_LAYERS = LOST_ATTRIBUTES | {"ring_size"}
+"""The same for what the multihead factory makes in place of an old class."""
 
 
 def misuses(module: Module) -> Iterator[tuple[OldName, cst.CSTNode, str]]:
@@ -69,9 +74,16 @@ def misuses(module: Module) -> Iterator[tuple[OldName, cst.CSTNode, str]]:
         if isinstance(node, cst.Call):
             for name in made.get(dotted(node.func), ()):
                 yield from _forward_misuse(node, name)
-        elif isinstance(node, cst.Attribute) and node.attr.value in LOST_ATTRIBUTES:
+        elif isinstance(node, cst.Attribute) and node.attr.value in LOST_OF_LAYERS:
             for name in made.get(dotted(node.value), ()):
-                yield name, node, f"its {node.attr.value} is gone"
+                if node.attr.value in _lost(name):
+                    yield name, node, f"its {node.attr.value} is gone"
+
+
+def _lost(name: OldName) -> frozenset[str]:
+    rewrite = name.record.rewrite
+    is_layer = rewrite is not None and bool(rewrite.attention_type)
+    return LOST_OF_LAYERS if is_layer else LOST_ATTRIBUTES
 
 
 def _targets(module: Module, use: Use) -> Iterator[str]:

@@ -21,6 +21,7 @@ _OWN_LINE = re.compile(r"(?P<indent>\s*)(?:[!%?].*|[\w.\[\], ]+\s*=\s*[!%].*|[\w
 # Cells in another language, but for those whose first line alone is the notebook's.
 _OTHER_CELL = re.compile(r"\s*%%(?!time\b|timeit\b|capture\b|prun\b)")
 _DECODER = json.JSONDecoder()
+_WORD = re.compile(r"\w+")
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
@@ -51,9 +52,9 @@ class Cell:
 def migrate_notebook(source: bytes, vocabulary: Vocabulary, *, star: bool = False) -> Migration:
     """Rewrite the old names in the code cells of a notebook.
 
-    Lines that are not Python (`!pip`, `%time`) and cells in another language are left as they are;
-    a cell that does not parse is left and flagged if it names the package. Only the changed lines
-    of changed cells are written anew.
+    Lines that are not Python (`!pip`, `%time`) are left as they are. A cell in another language
+    (`%%writefile`), or one that does not parse, is left, and flagged if it has an old name or, the
+    latter, the package's. Only the changed lines of changed cells are written anew.
 
     Args:
         source: The notebook as it is on disk.
@@ -66,17 +67,21 @@ def migrate_notebook(source: bytes, vocabulary: Vocabulary, *, star: bool = Fals
     if PACKAGE.encode() not in source:
         return Migration(source)
     text = source.decode()
+    names = vocabulary.identifiers
     masked: list[str] = []
     findings: list[Finding] = []
     cells: list[Cell] = []
     programs: list[str] = []
     for cell in code_cells(text):
-        code = _as_python("".join(cell.lines), masked)
+        source_code = "".join(cell.lines)
+        foreign = _OTHER_CELL.match(source_code)
+        code = None if foreign else _as_python(source_code, masked)
         if code is not None:
             cells.append(cell)
             programs.append(code)
-        elif PACKAGE in "".join(cell.lines):
-            reason = "this cell is not parsed, so nothing in it is rewritten"
+        elif not (names if foreign else {*names, PACKAGE}).isdisjoint(_WORD.findall(source_code)):
+            reason = "in another language" if foreign else "this cell is not parsed"
+            reason = f"{reason}, so nothing is rewritten"
             findings.append(Finding(1, PACKAGE, Outcome.FLAGGED, reason, cell.number))
     program = "".join(f"{_BOUNDARY}\n{code}\n" for code in programs)
     migration = migrate_source(program.encode(), vocabulary, star=star)
@@ -91,7 +96,7 @@ def migrate_notebook(source: bytes, vocabulary: Vocabulary, *, star: bool = Fals
 
 
 def code_cells(text: str) -> Iterator[Cell]:
-    """Yield the code cells of a notebook, without those of another language.
+    """Yield the code cells of a notebook.
 
     Raises:
         ValueError: The text is not a notebook of format 4.
@@ -110,7 +115,7 @@ def code_cells(text: str) -> Iterator[Cell]:
                     (at - begin, _DECODER.raw_decode(text, at)[1] - begin) for at in starts
                 )
             lines = tuple(value) if isinstance(value, list) else (value,)
-            if kind == "code" and not _OTHER_CELL.match("".join(lines)):
+            if kind == "code":
                 yield Cell(number, begin, text[begin:end], lines, spans)
     except (KeyError, IndexError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"not a notebook of format 4: {error!r}") from error

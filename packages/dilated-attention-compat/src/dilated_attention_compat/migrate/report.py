@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -18,7 +19,7 @@ from .vocabulary import PACKAGE, Vocabulary
 def diff(result: FileResult) -> str:
     """Return the unified diff of one file."""
     before, after = (
-        data.decode(errors="replace").splitlines(keepends=True)
+        re.findall(r"[^\n]*\n|[^\n]+", data.decode(errors="replace"))
         for data in (result.before, result.migration.source)
     )
     lines = difflib.unified_diff(before, after, f"a/{result.path}", f"b/{result.path}")

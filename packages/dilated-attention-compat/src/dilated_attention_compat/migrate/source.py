@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 
 import libcst as cst
 
@@ -65,7 +67,12 @@ class Migration:
 
 
 def migrate_source(
-    source: bytes, vocabulary: Vocabulary, *, star: bool = False, is_package: bool = False
+    source: bytes,
+    vocabulary: Vocabulary,
+    *,
+    star: bool = False,
+    is_package: bool = False,
+    taken: Mapping[str, str] = MappingProxyType({}),
 ) -> Migration:
     """Rewrite the old names of a module.
 
@@ -74,6 +81,7 @@ def migrate_source(
         vocabulary: The old names to look for.
         star: Whether names that nothing else defines come from a star import.
         is_package: Whether the module is an `__init__.py`.
+        taken: Which file imports a name from this one, by name; `*` for all names.
 
     Raises:
         ValueError: The source is no Python that can be parsed.
@@ -88,11 +96,11 @@ def migrate_source(
     excerpt = Excerpt(tree, vocabulary)
     if excerpt.source != source:
         raise ValueError(
-            "left as it is: LibCST would change other lines too (form feeds, or a comment ending "
-            "in a backslash)"
+            "left as it is: LibCST would change other lines too (form feeds, carriage returns "
+            "alone, spaces after the last line, or a comment ending in a backslash)"
         )
     module = Module(excerpt, vocabulary)
-    decision = decide(module, vocabulary, star=star, is_package=is_package)
+    decision = decide(module, vocabulary, star=star, is_package=is_package, taken=taken)
     comments, findings = _flags(module, decision)
     rewriter = Rewriter(module, decision, comments)
     findings += (

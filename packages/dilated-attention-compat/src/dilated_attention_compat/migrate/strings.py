@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import libcst as cst
 
@@ -10,6 +10,8 @@ from .syntax import dotted
 from .vocabulary import PACKAGE, OldName, Vocabulary
 
 _EXTENDING = ("append", "extend")
+_LOOK_UPS = ("getattr", "hasattr")
+_BY_NAME = ("import_module", "__import__", "importorskip")
 
 
 def exported_strings(nodes: Iterable[cst.CSTNode]) -> Iterator[cst.SimpleString]:
@@ -49,6 +51,38 @@ def paths_in_strings(
             yield vocabulary.by_path[path], node, path
         elif path in vocabulary.modules:
             yield next(iter(vocabulary.starred(path).values())), node, path
+
+
+def looked_up(
+    nodes: Collection[cst.CSTNode], vocabulary: Vocabulary, used: Collection[cst.CSTNode]
+) -> Iterator[tuple[OldName, cst.CSTNode]]:
+    """Yield where an old name is asked for at run time.
+
+    That is in `getattr` and `hasattr`, and as an attribute where a string names the package that is
+    imported.
+
+    Args:
+        nodes: The nodes of a module.
+        vocabulary: The old names.
+        used: Nodes that are known to be old names.
+    """
+    names = vocabulary.starred(PACKAGE)
+    by_name = any(_literal(node, _BY_NAME, 0) == PACKAGE for node in nodes)
+    for node in nodes:
+        found = names.get(_literal(node, _LOOK_UPS, 1))
+        if by_name and isinstance(node, cst.Attribute) and node not in used:
+            found = names.get(node.attr.value)
+        if found is not None:
+            yield found, node
+
+
+def _literal(node: cst.CSTNode, functions: Collection[str], position: int) -> str:
+    """Return the string that a call of one of `functions` has at `position`, or nothing."""
+    if not isinstance(node, cst.Call) or dotted(node.func).rpartition(".")[2] not in functions:
+        return ""
+    values = [argument.value for argument in node.args][position : position + 1]
+    strings = [value.evaluated_value for value in values if isinstance(value, cst.SimpleString)]
+    return next((string for string in strings if isinstance(string, str)), "")
 
 
 def _touches_all(node: cst.CSTNode) -> bool:

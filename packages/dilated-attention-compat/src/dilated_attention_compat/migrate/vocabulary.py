@@ -112,6 +112,7 @@ class Vocabulary:
         records: What was selected.
         by_path: Every path that an old name could be imported from.
         modules: Every old module path.
+        identifiers: What import statements call the old names.
         words: Every word without which a statement has nothing to do with the old names.
 
     Raises:
@@ -135,6 +136,7 @@ class Vocabulary:
             for path, name in self.by_path.items()
             for word in (*path.split("."), name.callee, name.reference)
         )
+        self.identifiers = frozenset(name.identifier for name in names)
         self._selected = frozenset(record.name for record in self.records)
 
     def starred(self, module: str) -> dict[str, OldName]:
