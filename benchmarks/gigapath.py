@@ -4,8 +4,8 @@
 CPU. Random weights, the published shape: 12 layers, 768 wide, 16 heads, its five branches. Every
 implementation has the same weights and the same input; figures of one length come from one run.
 torchscale is timed where it can be imported (its flash-attn where that is installed, PyTorch's own
-flash kernel under its signature elsewhere), and then every layer's output and the gradient of the
-input are compared with ours.
+flash kernel under its signature elsewhere), and then every layer's output and the gradients of its
+parameters are compared with ours, compatible and exact.
 """
 
 from __future__ import annotations
@@ -143,31 +143,56 @@ def forward(model: nn.Module, x: Tensor, coords: Tensor) -> Any:
     return model(x, coords)[0]
 
 
-def parity(ours: nn.Module, theirs: nn.Module, x: Tensor, coords: Tensor) -> dict[str, Any]:
-    """Largest differences of every layer's output and of the input's gradient, and their sizes."""
-    found = []
-    for model in (ours, theirs):
-        leaf = x.clone().requires_grad_()
-        states: list[Tensor] = []
-        hook = model.encoder.register_forward_hook(
-            lambda module, given, result, states=states: states.extend(
-                state.detach() for state in result["encoder_states"]
-            )
+def trace(model: nn.Module, x: Tensor, coords: Tensor) -> dict[str, list[Tensor]]:
+    """Outputs of the layers; gradients of each layer's parameters, as one vector; of the input."""
+    leaf = x.clone().requires_grad_()
+    states: list[Tensor] = []
+    hook = model.encoder.register_forward_hook(
+        lambda module, given, result: states.extend(
+            state.detach() for state in result["encoder_states"]
         )
-        out = model(leaf, coords)[0].float()
-        # Not the sum of squares: that of a normalised embedding is a constant.
-        direction = torch.linspace(-1, 1, out.shape[1], device=out.device)
-        (gradient,) = torch.autograd.grad((out * direction).sum(), leaf)
-        hook.remove()
-        found.append([*states[1:], gradient])
-    *layers, gradient = [
-        {
-            "largest": float((a.float() - b.float()).abs().max()),
-            "size": float(b.float().abs().max()),
-        }
-        for a, b in zip(*found, strict=True)
+    )
+    out = model(leaf, coords)[0].float()
+    hook.remove()
+    # Not the sum of squares: that of a normalised embedding is a constant.
+    direction = torch.linspace(-1, 1, out.shape[1], device=out.device)
+    (out * direction).sum().backward()
+    encoder = getattr(model.encoder, "encoder", model.encoder)
+    gradients = [
+        torch.cat([p.grad.ravel() for _, p in sorted(layer.named_parameters())])
+        for layer in encoder.layers
     ]
-    return {"layers": layers, "input_gradient": gradient}
+    assert leaf.grad is not None
+    return {"output": states[1:], "gradient": gradients, "input_gradient": [leaf.grad]}
+
+
+def apart(ours: dict[str, list[Tensor]], theirs: dict[str, list[Tensor]]) -> dict[str, Any]:
+    """Largest differences of what `trace` found, and how large theirs are, layer by layer."""
+    return {
+        name: [
+            {
+                "largest": float((a.float() - b.float()).abs().max()),
+                "size": float(b.float().abs().max()),
+            }
+            for a, b in zip(ours[name], theirs[name], strict=True)
+        ]
+        for name in theirs
+    }
+
+
+def parity(n: int, arguments: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    """Compatible and exact, each against torchscale.
+
+    Raises:
+        ImportError: torchscale is not installed.
+    """
+    x, coords = tiles(n, arguments, device)
+    theirs, *ours = (
+        trace(build(name, arguments, device)[0], x, coords)
+        for name in ("torchscale", "compatible", "exact")
+    )
+    named = zip(("compatible", "exact"), ours, strict=True)
+    return {name: apart(found, theirs) for name, found in named}
 
 
 def measure(n: int, arguments: argparse.Namespace, machine: Machine) -> dict[str, Any]:
@@ -176,7 +201,8 @@ def measure(n: int, arguments: argparse.Namespace, machine: Machine) -> dict[str
     results: dict[str, Any] = {}
     head = nn.Linear(768, 2).to(machine.device, DTYPES[arguments.dtype])
     with PowerMonitor(machine.device) as monitor:
-        for name in arguments.implementation or IMPLEMENTATIONS:
+        chosen = arguments.implementation or IMPLEMENTATIONS
+        for name in () if arguments.parity_only else chosen:
             try:
                 model, note = build(name, arguments, machine.device)
             except ImportError as error:
@@ -195,9 +221,12 @@ def measure(n: int, arguments: argparse.Namespace, machine: Machine) -> dict[str
             del model, calls
             machine.clear()
         result: dict[str, Any] = {"n": n, "implementations": results}
-        if arguments.parity and "absent" not in results.get("torchscale", {"absent": ""}):
-            models = [build(name, arguments, machine.device)[0] for name in IMPLEMENTATIONS[::2]]
-            result["parity_with_torchscale"] = parity(*models, x, coords)
+        timed = "absent" not in results.get("torchscale", {"absent": ""})
+        if arguments.parity_only or (arguments.parity and timed):
+            try:
+                result["parity_with_torchscale"] = parity(n, arguments, machine.device)
+            except torch.OutOfMemoryError as error:
+                result["parity_out_of_memory"] = str(error).splitlines()[0]
     machine.clear()
     return result
 
@@ -212,7 +241,9 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--implementation", action="append", choices=IMPLEMENTATIONS)
     parser.add_argument("--forward-only", action="store_true")
-    parser.add_argument("--no-parity", dest="parity", action="store_false")
+    compared = parser.add_mutually_exclusive_group()
+    compared.add_argument("--no-parity", dest="parity", action="store_false")
+    compared.add_argument("--parity-only", action="store_true", help="compare, and time nothing")
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
     machine = find_machine()

@@ -114,7 +114,6 @@ def test_a_stopped_run_resumes_on_smaller_rings_with_the_same_losses(tmp_path: P
 
 
 @pytest.mark.gloo
-@pytest.mark.slow
 @pytest.mark.timeout(200)
 def test_data_and_ring_dimensions_give_the_losses_of_one_process(tmp_path: Path) -> None:
     for name, ranks, ring in (("one", 1, 1), ("mesh", 4, 2)):

@@ -18,8 +18,11 @@ transformers = pytest.importorskip(
 from transformers import (  # noqa: E402
     BertConfig,
     BertModel,
+    DynamicCache,
     LlamaConfig,
     LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
     StaticCache,
@@ -156,9 +159,83 @@ def test_dropout_reaches_the_operator() -> None:
     assert not torch.equal(model(ids).logits, kept)
 
 
-def test_padding_on_the_left_is_refused() -> None:
+@pytest.mark.parametrize("n", [1, 2, 7, 33])
+def test_pieces_through_the_cache_are_the_whole_forward(n: int) -> None:
+    model, ids = llama("dilated"), tokens(n)
+    whole = model(ids, use_cache=False).logits
+    for sizes in ([1] * n, [n - n // 2, n // 2]):
+        cache = DynamicCache(config=model.config)
+        pieces = [piece for piece in ids.split(sizes, dim=1) if piece.shape[1]]
+        logits = [model(piece, past_key_values=cache).logits for piece in pieces]
+        compare("pieces", torch.cat(logits, dim=1), whole)
+
+
+def test_beams_take_the_tokens_that_they_take_without_a_cache() -> None:
+    model, prompt = llama("dilated"), tokens(7)
+    given = {"attention_mask": torch.ones_like(prompt), "max_new_tokens": 9, "num_beams": 3}
+    cached, whole = (model.generate(prompt, **given, use_cache=use) for use in (True, False))
+    assert torch.equal(cached, whole)
+
+
+@pytest.mark.parametrize("build", [llama, bert])
+def test_a_padded_batch_is_its_sequences_alone(build: Any) -> None:
+    model, ids = build("dilated"), tokens()
+    found = model(ids, attention_mask=padded())[0]
+    compare("padded", found[1:, :20], model(ids[1:, :20])[0])
+
+
+@torch.no_grad()
+def test_compiled_it_needs_to_be_told_that_nothing_is_packed() -> None:
+    model, ids = llama("dilated").float(), tokens()
+    compiled = torch.compile(model, backend="eager")
+    with pytest.raises(ValueError, match=r"attention_mask=torch\.ones_like\(input_ids\)"):
+        compiled(ids, use_cache=False)
+    found = compiled(ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
+    assert torch.allclose(found, model(ids).logits, atol=1e-5)
+
+
+def test_positions_are_read_again_when_they_change() -> None:
+    model, ids = llama("dilated"), tokens()
+    places = torch.arange(5, N + 5)[None]
+    model(ids, position_ids=places)
+    places[0, 9:] -= 14
+    with pytest.raises(ValueError, match="position_ids do not count on by 1"):
+        model(ids, position_ids=places)
+    # Behind the padding they say nothing.
+    behind = torch.arange(N).masked_fill(padded()[1] == 0, 1).expand(2, -1)
+    model(ids[1:].expand(2, -1), attention_mask=padded()[1:].expand(2, -1), position_ids=behind)
+    with pytest.raises(ValueError, match="position_ids do not count on by 1"):
+        model(ids, position_ids=behind)
+
+
+@pytest.mark.parametrize(
+    "mask", [padded().flip(1), padded() - 1 + torch.arange(N).ne(25).long()], ids=["left", "middle"]
+)
+def test_padding_before_a_token_is_refused(mask: Tensor) -> None:
     with pytest.raises(ValueError, match="padding on the right"):
-        llama("dilated")(tokens(), attention_mask=padded().flip(1))
+        llama("dilated")(tokens(), attention_mask=mask.clamp(min=0))
+
+
+def test_prompts_of_different_lengths_are_not_generated_together() -> None:
+    with pytest.raises(ValueError, match="generate for prompts of one length at a time"):
+        llama("dilated").generate(tokens(), attention_mask=padded(), max_new_tokens=2)
+
+
+@pytest.mark.parametrize(
+    "name", ["softcap", "s_aux", "sliding_window", "head_mask", "position_bias", "cu_seq_lens_q"]
+)
+def test_what_would_change_the_attention_is_not_ignored(name: str) -> None:
+    layer = llama("dilated").model.layers[0].self_attn
+    x = torch.zeros(1, 4, 5, 6)
+    with pytest.raises(ValueError, match=f"cannot serve {name}"):
+        huggingface.attention(layer, x, x, x, None, **{name: torch.ones(4)})
+
+
+def test_a_model_without_attention_is_refused() -> None:
+    model = MambaForCausalLM(MambaConfig(vocab_size=17, hidden_size=24, num_hidden_layers=1))
+    with pytest.raises(ValueError, match="MambaForCausalLM takes no attention functions"):
+        huggingface.use_dilated_attention(model, SEGMENTS, RATES)
+    assert not hasattr(model.config, "dilated_attention")
 
 
 @pytest.mark.parametrize(
@@ -177,6 +254,14 @@ def test_padding_on_the_left_is_refused() -> None:
             "rule must be one of",
         ),
         (lambda: llama("dilated")(tokens(), output_attentions=True), "output_attentions"),
+        (
+            lambda: llama("dilated", output_attentions=True)(tokens()),
+            "set output_attentions=False in the config",
+        ),
+        (
+            lambda: llama("dilated")(tokens(), position_ids=torch.arange(N)[None] % 11),
+            "position_ids do not count on by 1",
+        ),
         (
             lambda: llama("dilated")(
                 tokens(), attention_mask=torch.zeros(2, 1, N, N, dtype=torch.float64)
@@ -197,9 +282,9 @@ def test_padding_on_the_left_is_refused() -> None:
         ),
         (
             lambda: bert("dilated", is_decoder=True, add_cross_attention=True)(
-                tokens(), encoder_hidden_states=torch.zeros(2, 5, 24, dtype=torch.float64)
+                tokens(), encoder_hidden_states=torch.zeros(2, N, 24, dtype=torch.float64)
             ),
-            "defined on one sequence, got 33 queries and 5 keys",
+            "this config asks for attention over an encoder's",
         ),
     ],
 )

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,95 +18,17 @@ from dilated_attention_pytorch.integrations import (
     padding,
     replace_dilated_attention,
 )
-
-DATA = Path(__file__).parent / "data"
-Arrays = dict[str, np.ndarray[Any, Any]]
-# As the pinned modules were built; the values are eval'ed by torchscale.
-BRANCHES: dict[str, tuple[list[int], list[int]]] = {
-    "encoder": ([5, 10, 64], [1, 2, 4]),
-    "shifted": ([7, 10], [3, 4]),
-    "decoder": ([4, 16], [1, 2]),
-}
-HEADS, EMBED = 4, 24
-
-
-class XPOS(nn.Module):
-    """What torchscale's has: a buffer and a number."""
-
-    scale: Tensor
-
-    def __init__(self, head_dim: int) -> None:
-        super().__init__()
-        self.scale_base = 512
-        self.register_buffer("scale", torch.empty(head_dim // 2))
-
-
-class DilatedAttention(nn.Module):
-    """Known by its name and its attributes, as torchscale's is; it cannot be called."""
-
-    def __init__(
-        self, branches: tuple[list[int], list[int]], *, subln: bool, xpos: bool, **settings: Any
-    ) -> None:
-        super().__init__()
-        self.args = SimpleNamespace(
-            segment_length=branches[0], dilated_ratio=branches[1], **settings
-        )
-        self.num_heads, self.dropout = HEADS, settings.get("attention_dropout", 0.0)
-        for name in ("k_proj", "v_proj", "q_proj", "out_proj"):
-            setattr(self, name, nn.Linear(EMBED, EMBED))
-        self.inner_attn_ln = nn.LayerNorm(EMBED) if subln else None
-        self.xpos = XPOS(EMBED // HEADS) if xpos else None
-
-
-class Model(nn.Module):
-    """One attention, called as torchscale's encoder calls it."""
-
-    def __init__(self, attention: nn.Module) -> None:
-        super().__init__()
-        self.self_attn = attention
-
-    def forward(self, x: Tensor, mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
-        out, weights = self.self_attn(
-            query=x,
-            key=x,
-            value=x,
-            key_padding_mask=mask,
-            attn_mask=None,
-            rel_pos=None,
-            incremental_state=None,
-            is_causal=is_causal,
-        )
-        assert weights is None
-        assert isinstance(out, Tensor)
-        return out
-
-
-def pinned(name: str) -> Arrays:
-    with np.load(DATA / "torchscale_modules.npz") as stored:
-        found = [key for key in stored.files if key.startswith(f"{name}/")]
-        return {key.removeprefix(f"{name}/"): stored[key] for key in found}
-
-
-def bare(name: str = "encoder", **settings: Any) -> Model:
-    return Model(
-        DilatedAttention(
-            BRANCHES[name], subln=name != "shifted", xpos=name == "decoder", **settings
-        )
-    )
-
-
-def built(name: str, dtype: torch.dtype = torch.float64, **options: Any) -> Model:
-    """Replaced, with the pinned parameters."""
-    model = bare(name)
-    state = {
-        key.removeprefix("state/"): torch.tensor(value)
-        for key, value in pinned(name).items()
-        if key.startswith("state/")
-    }
-    model.load_state_dict(state)
-    replaced = replace_dilated_attention(model, **options)
-    assert list(replaced.state_dict()) == list(state)
-    return replaced.to(dtype)
+from support.torchscale_modules import (
+    BRANCHES,
+    EMBED,
+    HEADS,
+    Arrays,
+    Model,
+    bare,
+    built,
+    lengths_mask,
+    pinned,
+)
 
 
 def run(model: Model, x: Tensor, dout: Tensor, **options: Any) -> Arrays:
@@ -159,10 +78,6 @@ def test_each_part_of_the_module_shows(name: str, change: str) -> None:
         setattr(model.self_attn, change, None)
     found = model(x, is_causal=causal and change != "is_causal")
     assert (found - built(name)(x, is_causal=causal)).abs().max() > 1e-3
-
-
-def lengths_mask(lengths: list[int], n: int) -> Tensor:
-    return torch.arange(n) >= torch.tensor(lengths)[:, None]
 
 
 @pytest.mark.parametrize("exact", [False, True])
@@ -222,7 +137,7 @@ def test_a_slide_without_tiles_and_an_empty_batch_of_padding() -> None:
 def test_dropout_needs_the_exact_operator_and_eval_has_none() -> None:
     x = torch.tensor(pinned("encoder")["x"], dtype=torch.float32)
     model = replace_dilated_attention(bare(attention_dropout=0.5))
-    with pytest.raises(ValueError, match="dropout_p > 0 cannot be combined with phantom_keys"):
+    with pytest.raises(ValueError, match="in training needs exact=True"):
         model(x)
     assert (model.eval()(x) == model(x)).all()
     model.train()
@@ -273,16 +188,13 @@ def test_attention_maps_give_the_layers_output(exact: bool) -> None:
     check("maps", out, expected, expected, "float64", np.ones_like(expected))
 
 
-def test_copies_and_optimizers_keep_their_parameters() -> None:
+def test_optimizers_keep_their_parameters() -> None:
     model = bare()
     before = list(model.parameters())
     replaced = replace_dilated_attention(model.eval())
     assert replaced is model
     assert all(a is b for a, b in zip(replaced.parameters(), before, strict=True))
     assert not replaced.self_attn.training
-    twin = copy.deepcopy(replaced)
-    x = torch.randn(1, 9, EMBED)
-    assert torch.equal(twin(x), replaced(x))
 
 
 def test_a_shared_module_stays_one() -> None:
@@ -296,10 +208,8 @@ def test_a_shared_module_stays_one() -> None:
 @pytest.mark.parametrize(
     ("argument", "value"),
     [
-        ("incremental_state", {}),
         ("attn_mask", torch.zeros(9, 9)),
         ("rel_pos", torch.zeros(9, 9)),
-        ("is_first_step", True),
     ],
 )
 def test_what_is_not_served_is_refused(argument: str, value: Any) -> None:

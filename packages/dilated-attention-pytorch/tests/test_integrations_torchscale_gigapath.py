@@ -170,9 +170,61 @@ def test_compare_runs_through_all_layers() -> None:
     assert all(layer.alone != layer.accumulated for layer in rest)
 
 
-def test_sizes_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ValueError, match="embed_dim must be a multiple of num_heads and of 4"):
-        SlideEncoder(embed_dim=30, num_heads=4)
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"embed_dim": 30}, "embed_dim must be a multiple of num_heads and of 4"),
+        ({"depth": 0}, "depth must be at least 1, got 0"),
+        ({"num_heads": 0}, "num_heads must be at least 1"),
+        ({"drop_path_rate": 1.0}, r"drop_path_rate must lie in \[0, 1\)"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        SlideEncoder(**SIZES | change)
+
+
+def test_a_pattern_must_be_one() -> None:
+    with pytest.raises(TypeError, match="pattern must be a DilationPattern, got str"):
+        SlideEncoder(**SIZES | {"pattern": "gigapath"})
+
+
+@pytest.mark.parametrize(
+    ("coords", "mask", "words"),
+    [
+        (torch.zeros(2, 8, 2), None, r"coords \(b, n, 2\), got \(2, 9, 12\) and \(2, 8, 2\)"),
+        (torch.zeros(1, 9, 2), None, r"coords \(b, n, 2\)"),
+        (torch.full((2, 9, 2), -1.0), None, "must lie in the grid of 10 x 10 cells of 256 pixels"),
+        (torch.full((2, 9, 2), 2560.0), None, "must lie in the grid"),
+        (torch.full((2, 9, 2), torch.nan), None, "must lie in the grid"),
+        (torch.zeros(2, 9, 2), torch.zeros(2, 10, dtype=torch.bool), "without the class token"),
+    ],
+)
+def test_tiles_that_do_not_fit_are_refused(coords: Tensor, mask: Tensor | None, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        SlideEncoder(**SIZES)(torch.zeros(2, 9, 12), coords, key_padding_mask=mask)
+
+
+def test_a_mask_must_be_bool_and_what_it_hides_may_be_anything() -> None:
+    model, x, coords = built(), pinned()["x"], pinned()["coords"]
+    mask = torch.arange(x.shape[1]) >= torch.tensor([x.shape[1], 11])[:, None]
+    with pytest.raises(
+        TypeError, match=r"must be bool, True where there is no tile, got torch\.int"
+    ):
+        model(x, coords, key_padding_mask=mask.int())
+    spoiled = coords.masked_fill(mask[..., None], -torch.inf)
+    (found,), (expected,) = (model(x, c, key_padding_mask=mask) for c in (spoiled, coords))
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("global_pool", [False, True])
+def test_a_slide_without_tiles_is_embedded_all_the_same(global_pool: bool) -> None:
+    model, x, coords = built(global_pool=global_pool), pinned()["x"], pinned()["coords"]
+    mask = torch.tensor([False, True])[:, None].expand(x.shape[:2])
+    (found,) = model(x, coords, key_padding_mask=mask)
+    (alone,) = model(x[1:, :0], coords[1:, :0]) if not global_pool else (model.norm.bias[None],)
+    expected = alone.detach().numpy()
+    check("no tiles", found[1:].detach().numpy(), expected, expected, "float64")
 
 
 def test_the_benchmark_times_each_implementation_or_says_why_not() -> None:
@@ -183,6 +235,7 @@ def test_the_benchmark_times_each_implementation_or_says_why_not() -> None:
         implementation=None,
         forward_only=False,
         parity=True,
+        parity_only=False,
         quick=True,
     )
     result = gigapath.measure(12, arguments, CpuMachine())
@@ -193,6 +246,19 @@ def test_the_benchmark_times_each_implementation_or_says_why_not() -> None:
         assert found[name]["fine_tuning"]["ms"] > 0
     present = "absent" not in found["torchscale"]
     assert present == ("parity_with_torchscale" in result)
+
+
+def test_the_comparison_finds_the_layer_that_differs() -> None:
+    """Outputs from that layer on, gradients everywhere."""
+    model, other = built(), built()
+    layers_of(other)["encoder.layers.1.self_attn"].exact = True
+    x, coords = pinned()["x"], pinned()["coords"]
+    first, second, third = (gigapath.trace(m, x, coords) for m in (model, built(), other))
+    same, differing = gigapath.apart(first, second), gigapath.apart(first, third)
+    assert all(entry["largest"] == 0 < entry["size"] for found in same.values() for entry in found)
+    assert [entry["largest"] > 0 for entry in differing["output"]] == [False, True, True]
+    gradients = differing["gradient"] + differing["input_gradient"]
+    assert all(entry["largest"] > 0 for entry in gradients)
 
 
 def test_every_implementation_of_the_benchmark_has_the_same_weights() -> None:

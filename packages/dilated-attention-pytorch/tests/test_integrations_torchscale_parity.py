@@ -247,6 +247,18 @@ def test_whole_models_are_torchscales(kind: str) -> None:
     check("gradients", flat, want, naive, judged)
 
 
+def test_torchscales_decoder_generates_from_its_cache() -> None:
+    model = replace_dilated_attention(build("decoder"), exact=True)
+    tokens = torch.tensor(np.random.default_rng(0).integers(11, size=(2, N)))
+    expected = model(tokens)[0].detach().numpy()
+    state: dict[Any, Any] = {"is_first_step": True}
+    found = [model(tokens[:, :6], incremental_state=state)[0]]
+    state["is_first_step"] = False
+    found += [model(tokens[:, :i], incremental_state=state)[0] for i in range(7, N + 1)]
+    logits = torch.cat(found, dim=1).detach().numpy()
+    check("logits", logits, expected, expected, "float64")
+
+
 def test_the_exact_operator_is_another() -> None:
     model = replace_dilated_attention(build("encoder"))
     tokens = torch.tensor(np.random.default_rng(0).integers(11, size=(2, N)))

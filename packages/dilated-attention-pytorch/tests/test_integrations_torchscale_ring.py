@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import os
+import pickle
 import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -147,9 +150,21 @@ def slides(group: Any, name: str, *, exact: bool) -> Found:
     return {f"layer{i}": x.detach() for i, x in enumerate(found)} | gradients
 
 
+def compiled(group: Any) -> Found:
+    """The ring's part of a compiled model stays outside its graphs."""
+    torch.manual_seed(1)
+    pattern = DilationPattern.torchscale([5, 10, 64], [1, 2, 4])
+    sizes: dict[str, Any] = {"in_chans": 12, "embed_dim": 32, "depth": 1, "num_heads": 4}
+    model = SlideEncoder(**sizes, slide_ngrids=10, pattern=pattern, group=group).double().eval()
+    run = model if group is None else torch.compile(model, backend="eager")
+    return {"out": run(*encoder_inputs())[0].detach()}
+
+
 def decode(group: Any, name: str, layout: str, *, exact: bool) -> Found:
     """A causal model with xPos and position embeddings; gradients as the layout has them."""
     model = replace_dilated_attention(Decoder().double(), exact=exact, group=group, layout=layout)
+    if exact:
+        model = copy.deepcopy(model)
     tokens = torch.tensor(np.random.default_rng(2).integers(11, size=(2, N)))
     mask = mask_of(name)
     weight = (~mask)[..., None].double()
@@ -223,6 +238,7 @@ def cases() -> Iterator[tuple[str, Any]]:
                     f"decode {name} {layout} {exact}",
                     lambda g, n=name, s=layout, e=exact: decode(g, n, s, exact=e),
                 )
+    yield "compiled", compiled
     yield "comparison", comparison
     yield "stochastic depth", stochastic_depth
     if importlib.util.find_spec("torchscale") is not None:
@@ -236,8 +252,17 @@ def rank_main(rank: int, folder: Path) -> None:
     group = dist.group.WORLD
     saved = {name: run(group) for name, run in cases()}
     saved["refusals"] = refusals(group)
+    saved["benchmark"] = benchmark()
     torch.save(saved, folder / f"rank{rank}.pt")
     dist.destroy_process_group()
+
+
+def benchmark() -> dict[str, Any]:
+    """What benchmarks/gigapath_ring.py writes of one short slide."""
+    from benchmarks import gigapath_ring
+
+    arguments = Namespace(layers=1, dtype="float32", batch=1, repeats=1, check=True)
+    return gigapath_ring.measure(17, arguments, torch.device("cpu"))
 
 
 def refusals(group: Any) -> dict[str, str]:
@@ -257,7 +282,16 @@ def refusals(group: Any) -> dict[str, str]:
         model = replace_dilated_attention(Decoder(), group=group)
         model(torch.zeros(1 + dist.get_rank(), N, dtype=torch.int64))
 
+    def cache() -> None:
+        model = replace_dilated_attention(
+            nn.Sequential(DilatedAttention()), exact=True, group=group, layout="sharded"
+        )
+        x = torch.zeros(1, 5, EMBED)
+        model[0](x, x, x, {}, is_causal=True)
+
     calls = {
+        "cache": cache,
+        "pickle": lambda: pickle.dumps(replace_dilated_attention(Decoder(), group=group)),
         "mixture": mixture,
         "embedding": other_embedding,
         "batches": batches,
@@ -269,13 +303,15 @@ def refusals(group: Any) -> dict[str, str]:
     }
     found = {}
     for name, call in calls.items():
-        with pytest.raises(ValueError) as raised:  # noqa: PT011, the messages are judged below
+        with pytest.raises((ValueError, TypeError)) as raised:  # the messages are judged below
             call()
         found[name] = str(raised.value)
     return found
 
 
 MESSAGES = {
+    "cache": "a ring holds whole sequences; replace the attention without group=",
+    "pickle": "a model on a ring cannot be pickled",
     "mixture": "a mixture of experts divides its capacity",
     "embedding": "cannot tell a Identity where a rank's rows lie",
     "batches": "every rank of the ring needs the same batch, got sizes (1, 2)",
@@ -302,6 +338,12 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     for name, run in cases():
         assert_equal(name, run(None), [rank[name] for rank in ranks])
     for rank in ranks:
+        assert list(rank["benchmark"]["implementations"]) == ["compatible, R = 2", "exact, R = 2"]
+        for name, entry in rank["benchmark"]["implementations"].items():
+            assert entry["forward"]["ms"] > 0 < entry["fine_tuning"]["ms"]
+            size, largest = entry["apart"]["size"], entry["apart"]["largest"]
+            whole = np.array([size])
+            check(f"benchmark {name}", whole + largest, whole, whole, "float32")
         assert rank["refusals"].keys() == MESSAGES.keys()
         for name, message in MESSAGES.items():
             assert message in rank["refusals"][name]

@@ -190,3 +190,22 @@ def test_what_a_cache_cannot_serve_is_refused() -> None:
     other = longnet("rotary")
     with pytest.raises(ValueError, match="pass is_causal=True"):
         other(tokens, False, cache=other.empty_cache())
+
+
+@pytest.mark.parametrize("kind", ["decoder", "longnet"])
+def test_under_autocast_the_cache_holds_and_gives_what_the_whole_forward_does(kind: str) -> None:
+    torch.manual_seed(0)
+    model = (
+        DilatedDecoderLM(DecoderConfig(LADDER, vocab_size=17, embed_dim=24, feed_forward_dim=32))
+        if kind == "decoder"
+        else LongNetLM(17, 24, 4, 1, 1, 32, [5, 12, 40], [1, 2, 3])
+    )
+    tokens = torch.randint(17, (2, 23))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        whole = model(tokens)
+        cache = model.empty_cache()
+        logits = torch.cat([model(piece, cache=cache) for piece in tokens.split(1, dim=1)], dim=1)
+    assert {x._key.dtype for x in cache.attentions} == {torch.bfloat16}
+    reference = model.double()(tokens).detach().numpy()
+    naive = whole.double().numpy()
+    check("logits", logits.double().numpy(), reference, naive, "bfloat16")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..pattern import DilationPattern
 from . import validation
+from .call import autocast
 
 
 def decode_attention(
@@ -38,13 +39,15 @@ def decode_attention(
         key_mask: (b, n) bool, True = attend.
 
     Returns:
-        (b, m, H, d) in query's dtype; computed in float32, or float64 for float64 inputs.
+        (b, m, H, d) in query's dtype, autocast's where that is on; computed in float32, or float64
+        for float64 inputs.
 
     Raises:
         ValueError: wrong shape or value, more queries than keys, or torchscale's switches, with
             which a row depends on how long the sequence will be.
         TypeError: wrong dtype or kind.
     """
+    query, key, value = autocast(query, key, value)
     validation.check_tensors(query, key, value)
     validation.check_pattern(pattern, query.shape[2])
     validation.check_key_mask(key_mask, key)

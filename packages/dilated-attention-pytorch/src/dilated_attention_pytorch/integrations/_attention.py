@@ -16,7 +16,9 @@ from ..functional import (
     dilated_attention,
     ring_dilated_attention,
 )
+from ..functional.decoding import decode_attention
 from ..pattern import DilationPattern
+from . import _incremental
 from ._placement import Placement, Rows
 from ._xpos import rotate
 
@@ -95,13 +97,14 @@ class TorchscaleAttention(nn.Module):
             query: (b, rows, e); on a ring this rank's rows.
             key: likewise.
             value: likewise.
-            incremental_state: must be None.
+            incremental_state: this layer's dict of torchscale's key/value cache; rows of earlier
+                calls are in it, and these are put into it. With `exact`, causal, on one device.
             key_padding_mask: (b, rows) bool, True = ignore. torchscale ignores the mask itself;
                 here, with `exact`, no such key is seen, and without it each sequence is attended as
                 if it came alone, for which padding must be at the end.
             attn_mask: must be None.
             rel_pos: must be None.
-            is_first_step: must be False.
+            is_first_step: the cache is empty and all rows of a prompt are passed.
             is_causal: a query sees no later key.
 
         Returns:
@@ -109,24 +112,29 @@ class TorchscaleAttention(nn.Module):
 
         Raises:
             ValueError: an argument that must be None and is not; padding elsewhere than at the end
-                without `exact`; dropout in training without `exact`.
+                without `exact`; dropout in training without `exact`; a cache that cannot be served.
         """
-        for name, given in (
-            ("incremental_state", incremental_state is not None),
-            ("attn_mask", attn_mask is not None),
-            ("rel_pos", rel_pos is not None),
-            ("is_first_step", is_first_step),
-        ):
-            if given:
+        for name, given in (("attn_mask", attn_mask), ("rel_pos", rel_pos)):
+            if given is not None:
                 raise ValueError(
-                    f"dilated attention takes no {name}; a key/value cache is not served, call the "
-                    "model with the whole sequence"
-                    if name in ("incremental_state", "is_first_step")
-                    else f"dilated attention takes no {name}: torchscale's kernel refuses it, too"
+                    f"dilated attention takes no {name}: torchscale's kernel refuses it, too; who "
+                    "sees whom is said by segment_length, dilated_ratio and is_causal"
                 )
-        rows = self.placement.rows(query, key_padding_mask)
-        q, k = self._query_key(query, key, rows)
-        out = self._attend(q, k, self._heads(value, "v_proj"), rows, is_causal)
+        if incremental_state is not None or is_first_step:
+            state = _incremental.checked(
+                incremental_state,
+                is_first_step=is_first_step,
+                exact=self.exact,
+                is_causal=is_causal,
+                ring=self.placement.comm is not None,
+                dropped=self.training and self.dropout > 0,
+                masked=key_padding_mask is not None or self.placement.padding is not None,
+            )
+            out = self._continue(query, key, value, state)
+        else:
+            rows = self.placement.rows(query, key_padding_mask)
+            q, k = self._query_key(query, key, rows)
+            out = self._attend(q, k, self._heads(value, "v_proj"), rows, is_causal)
         out = out.flatten(-2)
         if self.inner_attn_ln is not None:
             out = self.inner_attn_ln(out)
@@ -166,7 +174,28 @@ class TorchscaleAttention(nn.Module):
         q, k = self._heads(query, "q_proj"), self._heads(key, "k_proj")
         return (q, k) if self.xpos is None else rotate(q, k, self.xpos, rows)
 
+    def _continue(self, query: Tensor, key: Tensor, value: Tensor, state: dict[str, Any]) -> Tensor:
+        """Attention of the rows after those of the cache."""
+        q = self._heads(query, "q_proj")
+        k, v = _incremental.append(state, self._heads(key, "k_proj"), self._heads(value, "v_proj"))
+        n, m = k.shape[1], q.shape[1]
+        if self.xpos is not None:
+            q, _ = rotate(q, q, self.xpos, Rows(n - m, n))
+            _, k = rotate(k, k, self.xpos, Rows(0, n))
+        if m == n:
+            out: Tensor = dilated_attention(q, k, v, self.pattern, is_causal=True)
+            return out
+        return decode_attention(q, k, v, self.pattern)
+
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, rows: Rows, is_causal: bool) -> Tensor:
+        if self.training and self.dropout > 0 and not self.exact:
+            raise ValueError(
+                f"attention_dropout={self.dropout} in training needs exact=True: torchscale drops "
+                "weights inside each branch, by flash-attn's random numbers, and mixes branches by "
+                "weights without dropout, which its kernel alone repeats. Set `dropout = 0.0` "
+                "or `exact = True` on the modules that integrations.layers_of(model) names, or "
+                "call model.eval()"
+            )
         options: dict[str, Any] = {
             "is_causal": is_causal,
             "dropout_p": self.dropout if self.training else 0.0,

@@ -59,8 +59,24 @@ class Placement:
         self._read: tuple[weakref.ref[Tensor], int, tuple[int, ...] | None] | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Placement:
-        """The same object: a process group cannot be copied."""
-        return self
+        """Another placement on the same ring, for a process group cannot be copied."""
+        twin = Placement.__new__(Placement)
+        vars(twin).update(vars(self) | {"padding": None, "_read": None})
+        return twin
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled: a model on one device.
+
+        Raises:
+            TypeError: a ring.
+        """
+        if self.group is not None:
+            raise TypeError(
+                "a model on a ring cannot be pickled, because its process group belongs to this "
+                "process; save model.state_dict(), build the model anew and replace its attention "
+                "with the group of that time"
+            )
+        return vars(self) | {"padding": None, "_read": None}
 
     def rows(self, x: Tensor, mask: Tensor | None) -> Rows:
         """Place the rows of `x` (b, rows, …) with the mask that its layer was passed, if any.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from ._placement import Placement
 
 _MASKS = ("encoder_padding_mask", "self_attn_padding_mask")
 _STATES = ("encoder_states", "inner_states")
+_UNCOMPILED = "a ring's plans and messages are Python"
 
 
 def attach(model: nn.Module, placement: Placement) -> None:
@@ -73,38 +75,47 @@ def _check(layer: nn.Module) -> None:
 
 
 def _divide(stack: nn.Module, layers: list[nn.Module], placement: Placement) -> None:
-    group = placement.group
-
-    def shard_masks(
-        layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        own = {
-            name: shard(kwargs[name], group=group)
-            for name in _MASKS
-            if kwargs.get(name) is not None
-        }
-        return args, kwargs | own
-
-    def shard_rows(
-        layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        return (shard(args[0], group=group), *args[1:]), kwargs
-
-    def unshard_rows(layer: nn.Module, args: Any, result: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (unshard(result[0], group=group), *result[1:])
-
-    def unshard_states(module: nn.Module, args: Any, result: Any) -> None:
-        named = result if isinstance(result, dict) else result[1]
-        for name in _STATES:
-            # The first state came before the layers, the last was put together after them.
-            for i in range(1, len(named.get(name) or ()) - 1):
-                named[name][i] = unshard(named[name][i], group=group)
-
+    # Partials and not closures: a deep copy of the model copies the placement that they hold.
     for layer in layers:
-        layer.register_forward_pre_hook(shard_masks, with_kwargs=True)
-    layers[0].register_forward_pre_hook(shard_rows, with_kwargs=True)
-    layers[-1].register_forward_hook(unshard_rows)
-    stack.register_forward_hook(unshard_states)
+        layer.register_forward_pre_hook(partial(_shard_masks, placement), with_kwargs=True)
+    layers[0].register_forward_pre_hook(partial(_shard_rows, placement), with_kwargs=True)
+    layers[-1].register_forward_hook(partial(_unshard_rows, placement))
+    stack.register_forward_hook(partial(_unshard_states, placement))
+
+
+@torch.compiler.disable(reason=_UNCOMPILED)  # type: ignore[untyped-decorator]
+def _shard_masks(
+    placement: Placement, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    own = {
+        name: shard(kwargs[name], group=placement.group)
+        for name in _MASKS
+        if kwargs.get(name) is not None
+    }
+    return args, kwargs | own
+
+
+@torch.compiler.disable(reason=_UNCOMPILED)  # type: ignore[untyped-decorator]
+def _shard_rows(
+    placement: Placement, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return (shard(args[0], group=placement.group), *args[1:]), kwargs
+
+
+@torch.compiler.disable(reason=_UNCOMPILED)  # type: ignore[untyped-decorator]
+def _unshard_rows(
+    placement: Placement, layer: nn.Module, args: Any, result: tuple[Any, ...]
+) -> tuple[Any, ...]:
+    return (unshard(result[0], group=placement.group), *result[1:])
+
+
+@torch.compiler.disable(reason=_UNCOMPILED)  # type: ignore[untyped-decorator]
+def _unshard_states(placement: Placement, module: nn.Module, args: Any, result: Any) -> None:
+    named = result if isinstance(result, dict) else result[1]
+    for name in _STATES:
+        # The first state came before the layers, the last was put together after them.
+        for i in range(1, len(named.get(name) or ()) - 1):
+            named[name][i] = unshard(named[name][i], group=placement.group)
 
 
 def _place_embeddings(stack: nn.Module, placement: Placement) -> None:
@@ -116,20 +127,21 @@ def _place_embeddings(stack: nn.Module, placement: Placement) -> None:
             f"layout='sharded' cannot tell a {type(embedding).__name__} where a rank's rows lie; "
             "use layout='replicated'"
         )
+    embedding.register_forward_pre_hook(partial(_number_rows, placement), with_kwargs=True)
 
-    def place(
-        module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        if kwargs.get("positions") is None:
-            x: Tensor = args[0]
-            rows = placement.rows(x[:, :, None] if x.dim() == 2 else x, None)
-            # torchscale counts from 2, as Fairseq does.
-            first = rows.first + 2
-            found = torch.arange(first, first + x.shape[1], device=x.device)
-            kwargs = kwargs | {"positions": found[None]}
-        return args, kwargs
 
-    embedding.register_forward_pre_hook(place, with_kwargs=True)
+@torch.compiler.disable(reason=_UNCOMPILED)  # type: ignore[untyped-decorator]
+def _number_rows(
+    placement: Placement, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if kwargs.get("positions") is None:
+        x: Tensor = args[0]
+        rows = placement.rows(x[:, :, None] if x.dim() == 2 else x, None)
+        # torchscale counts from 2, as Fairseq does.
+        first = rows.first + 2
+        found = torch.arange(first, first + x.shape[1], device=x.device)
+        kwargs = kwargs | {"positions": found[None]}
+    return args, kwargs
 
 
 class SharedDropPath(nn.Module):

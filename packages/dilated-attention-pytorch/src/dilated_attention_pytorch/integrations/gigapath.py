@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..functional.validation import check_pattern
 from ..pattern import DilationPattern
 from . import _ring
 from ._attention import TorchscaleAttention
@@ -117,7 +118,8 @@ class SlideEncoder(nn.Module):
         group: a ring; as in `replace_dilated_attention` with layout `replicated`.
 
     Raises:
-        ValueError: sizes that do not fit together.
+        ValueError: sizes that are not positive or do not fit together.
+        TypeError: a pattern that is none.
     """
 
     def __init__(
@@ -138,6 +140,18 @@ class SlideEncoder(nn.Module):
         group: ProcessGroup | DeviceMesh | None = None,
     ) -> None:
         super().__init__()
+        for name, size in (
+            ("in_chans", in_chans),
+            ("embed_dim", embed_dim),
+            ("depth", depth),
+            ("num_heads", num_heads),
+            ("slide_ngrids", slide_ngrids),
+            ("tile_size", tile_size),
+        ):
+            if size < 1:
+                raise ValueError(f"{name} must be at least 1, got {size}")
+        if not 0 <= drop_path_rate < 1:
+            raise ValueError(f"drop_path_rate must lie in [0, 1), got {drop_path_rate}")
         if embed_dim % num_heads or embed_dim % 4:
             raise ValueError(
                 "embed_dim must be a multiple of num_heads and of 4 (sine and cosine of two "
@@ -145,8 +159,9 @@ class SlideEncoder(nn.Module):
             )
         self.slide_ngrids, self.tile_size, self.global_pool = slide_ngrids, tile_size, global_pool
         placement = Placement(group)
-        pattern = DilationPattern.preset("gigapath") if pattern is None else pattern
-        pattern.offsets(num_heads)
+        pattern = check_pattern(
+            DilationPattern.preset("gigapath") if pattern is None else pattern, num_heads
+        )
         layers = []
         for i in range(depth):
             children: dict[str, nn.Module] = {
@@ -188,14 +203,37 @@ class SlideEncoder(nn.Module):
 
         Args:
             x: (b, n, in_chans) embeddings of tiles.
-            coords: (b, n, 2) their coordinates in pixels.
+            coords: (b, n, 2) their coordinates in pixels, within the grid of `slide_ngrids` cells
+                of `tile_size` pixels on each side.
             all_layer_embed: for each layer, and its input, instead of the last one alone.
             key_padding_mask: (b, n) bool, True where there is no tile; without `exact` at the end
-                of a slide only. A padded slide's embedding is that of the slide alone.
+                of a slide only. A padded slide's embedding is that of the slide alone. Coordinates
+                of padding are not looked at.
 
         Returns:
             [(b, e)], one for each layer asked for.
+
+        Raises:
+            ValueError: shapes that do not fit, or a tile outside the grid.
+            TypeError: a mask that is not bool.
         """
+        if x.dim() != 3 or coords.shape != (*x.shape[:2], 2):
+            raise ValueError(
+                "x must have shape (b, n, in_chans) and coords (b, n, 2), got "
+                f"{tuple(x.shape)} and {tuple(coords.shape)}"
+            )
+        if key_padding_mask is not None:
+            if key_padding_mask.dtype != torch.bool:
+                raise TypeError(
+                    "key_padding_mask must be bool, True where there is no tile, got "
+                    f"{key_padding_mask.dtype}"
+                )
+            if key_padding_mask.shape != x.shape[:2]:
+                raise ValueError(
+                    f"key_padding_mask must have shape (b, n) = {tuple(x.shape[:2])}, without the "
+                    f"class token, got {tuple(key_padding_mask.shape)}"
+                )
+            coords = coords.masked_fill(key_padding_mask[..., None], 0)
         x = self.patch_embed(x) + self._positions(coords).to(x.dtype)
         x = torch.cat((self.cls_token.expand(x.shape[0], -1, -1).to(x.dtype), x), dim=1)
         mask = None if key_padding_mask is None else F.pad(key_padding_mask, (1, 0))
@@ -211,13 +249,22 @@ class SlideEncoder(nn.Module):
             pooled = self.norm(state[:, 1:].mean(dim=1))
         else:
             kept = (~ignored)[..., None]
-            pooled = self.norm((state[:, 1:] * kept).sum(dim=1) / kept.sum(dim=1))
+            # A slide without tiles has the mean 0.
+            count = kept.sum(dim=1).clamp(min=1)
+            pooled = self.norm((state[:, 1:] * kept).sum(dim=1) / count)
         return pooled
 
     def _positions(self, coords: Tensor) -> Tensor:
         """(b, n, e): sine and cosine of the column, then of the row, at e/4 frequencies each."""
         cell = (coords / self.tile_size).floor().long()
         place = cell[..., 0] * self.slide_ngrids + cell[..., 1]
+        # The published table has no entry for them either.
+        if not bool(((place >= 0) & (place < self.slide_ngrids**2)).all()):
+            raise ValueError(
+                f"coords must lie in the grid of {self.slide_ngrids} x {self.slide_ngrids} cells "
+                f"of {self.tile_size} pixels, got {float(coords.min())}..{float(coords.max())}; "
+                "give pixels of the whole slide, and mark what is no tile in key_padding_mask"
+            )
         sides = (place % self.slide_ngrids, place // self.slide_ngrids)
         quarter = self.norm.weight.shape[0] // 4
         steps = torch.arange(quarter, dtype=torch.float64, device=coords.device) / quarter

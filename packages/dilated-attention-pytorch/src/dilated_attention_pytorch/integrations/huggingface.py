@@ -25,6 +25,7 @@ from transformers.masking_utils import (
 from ..functional import dilated_attention
 from ..functional.decoding import decode_attention
 from ..pattern import DilationPattern
+from ._positions import check_one_sequence
 
 NAME: Final = "dilated"
 ENTRY: Final = "dilated_attention"
@@ -37,7 +38,7 @@ _RULES: Final = {
 # What models hand to every attention function and what changes nothing about attention.
 _WITHOUT_EFFECT: Final = frozenset(
     {
-        *("position_ids", "cache_position", "use_cache", "return_dict", "labels"),
+        *("cache_position", "use_cache", "return_dict", "labels"),
         *("num_items_in_batch", "output_hidden_states", "output_router_logits", "layer_idx"),
         *("position_embeddings", "past_key_values", "token_type_ids"),
     }
@@ -66,7 +67,8 @@ def use_dilated_attention(
         rule: `longnet`, `torchscale` or `head_groups`.
 
     Raises:
-        ValueError: A pattern that does not fit, or a model that does not take attention functions.
+        ValueError: A pattern that does not fit, or a model that does not take attention functions
+            or has no attention.
         TypeError: Lengths or rates that are not ints.
     """
     register()
@@ -76,8 +78,14 @@ def use_dilated_attention(
         "rule": rule,
     }
     _pattern(entry)
+    if any(hasattr(module, "is_causal") for module in model.modules()):
+        model.set_attn_implementation(NAME)
+    if model.config._attn_implementation != NAME:
+        raise ValueError(
+            f"{type(model).__name__} takes no attention functions: it has no attention, or one "
+            "that does not go through Transformers' AttentionInterface"
+        )
     setattr(model.config, ENTRY, entry)
-    model.set_attn_implementation(NAME)
 
 
 def attention(
@@ -89,6 +97,7 @@ def attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     is_causal: bool | None = None,
+    position_ids: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Transformers' attention function: `dilated_attention` of (b, h, n, d) tensors.
@@ -105,6 +114,7 @@ def attention(
         scaling: Softmax scale.
         dropout: Probability of dropping an attention weight.
         is_causal: Overrides the module's.
+        position_ids: Where the model hands them on: (b, m), to find packed sequences by.
         **kwargs: What the model passes on; what would change the attention raises.
 
     Returns:
@@ -115,19 +125,33 @@ def attention(
             capping, sinks, a position bias, attention weights, packed sequences, dense masks,
             attention over another sequence.
     """
+    config: Any = module.config
     for name, given in kwargs.items():
         if name not in _WITHOUT_EFFECT and given is not None and given is not False:
             raise ValueError(
                 f"dilated attention cannot serve {name}, which this model asks for; use "
                 'attn_implementation="eager", or a config without it'
             )
-    config: Any = module.config
+    if getattr(config, "output_attentions", False):
+        raise ValueError(
+            "dilated attention makes no matrix of attention weights: set output_attentions=False "
+            "in the config, and ask attention_weights(...) for chosen rows"
+        )
+    if getattr(config, "is_encoder_decoder", False) or getattr(
+        config, "add_cross_attention", False
+    ):
+        raise ValueError(
+            "dilated attention is defined on one sequence, and this config asks for attention over "
+            'an encoder\'s; use attn_implementation="eager" for it'
+        )
     pattern = _pattern(getattr(config, ENTRY, None))
     if attention_mask is not None and attention_mask.dim() != 2:
         raise ValueError(
             "dilated attention takes padding masks of shape (batch, n), got "
             f"{tuple(attention_mask.shape)}; who sees whom is the pattern's to say"
         )
+    if position_ids is not None:
+        check_one_sequence(position_ids, attention_mask)
     causal = bool(module.is_causal if is_causal is None else is_causal)
     rows, keys = query.shape[2], key.shape[2]
     query, key, value = (x.transpose(1, 2) for x in (query, key, value))
@@ -178,13 +202,14 @@ def padding_mask(
 
     Raises:
         ValueError: A mask function that is neither causal nor bidirectional (sliding windows,
-            chunks, packed sequences), padding on the left, or a cache of fixed size.
+            chunks, packed sequences), padding elsewhere than at the end, or a cache of fixed size.
     """
     if mask_function not in (causal_mask_function, bidirectional_mask_function):
         raise ValueError(
             "dilated attention serves causal and bidirectional models with padding masks; sliding "
             "windows, chunks, overlays and packed sequences are refused. Put each sequence into a "
-            "row of its own"
+            "row of its own. Under torch.compile and without a cache Transformers cannot tell "
+            "whether sequences are packed: pass attention_mask=torch.ones_like(input_ids)"
         )
     causal = mask_function is causal_mask_function
     if kv_offset or (causal and int(q_offset) + q_length != kv_length):
@@ -198,12 +223,14 @@ def padding_mask(
         raise ValueError(
             f"attention_mask must cover the {kv_length} keys, got {tuple(attention_mask.shape)}"
         )
-    if not bool(attention_mask[:, 0].all()):
+    attended = attention_mask.to(torch.bool)
+    if bool((attended[:, 1:] & ~attended[:, :-1]).any()):
         raise ValueError(
             "dilated attention needs padding on the right: segments are counted from the first "
-            'position, so padding on the left would shift them; set padding_side="right"'
+            "position, so padding before a token would shift them. Set "
+            'padding_side="right"; generate for prompts of one length at a time'
         )
-    return attention_mask.to(torch.bool)
+    return attended
 
 
 def _pattern(entry: Any) -> DilationPattern:

@@ -57,8 +57,9 @@ def replace_dilated_attention(
         The model itself.
 
     Raises:
-        ValueError: nothing to replace; replaced already; a model that a ring cannot run; a model
-            built with `seq_parallel=True` without group and `layout="sharded"`.
+        ValueError: nothing to replace; replaced already; a module that is compiled, or has hooks or
+            a forward of its own, which the change would lose; a model that a ring cannot run; a
+            model built with `seq_parallel=True` without group and `layout="sharded"`.
         TypeError: no module, or no group.
     """
     if not isinstance(model, nn.Module):
@@ -80,6 +81,8 @@ def replace_dilated_attention(
             "found no torchscale DilatedAttention to replace (a module of that name with q_proj, "
             f"k_proj, v_proj, out_proj and args.segment_length) inside {type(model).__name__}{hint}"
         )
+    for _, name, child in places:
+        _check_plain(name, child)
     _check_parallel([child.args for _, _, child in places], group, layout)
     placement = Placement(group, layout)
     # A module that is used in several places stays one module.
@@ -136,16 +139,17 @@ def padding(model: nn.Module, key_padding_mask: Tensor) -> Iterator[None]:
             "this model averages over all rows (global_pool=True), padding included; build it "
             "with global_pool=False, or average encoder_out yourself"
         )
-    placements = {layer.placement for layer in layers.values()}
-    for placement in placements:
+    before = {layer.placement: layer.placement.padding for layer in layers.values()}
+    for placement in before:
         whole = placement.comm is None or placement.layout == "sharded"
-        mask = key_padding_mask if whole else shard(key_padding_mask, group=placement.group)
-        placement.padding = mask
+        placement.padding = (
+            key_padding_mask if whole else shard(key_padding_mask, group=placement.group)
+        )
     try:
         yield
     finally:
-        for placement in placements:
-            placement.padding = None
+        for placement, mask in before.items():
+            placement.padding = mask
 
 
 def attention_maps(
@@ -163,7 +167,7 @@ def attention_maps(
         `attention_weights` of each layer, by the layer's name.
 
     Raises:
-        ValueError: nothing is replaced, or a ring.
+        ValueError: nothing is replaced, a ring, or a call with a key/value cache.
     """
     found: dict[str, AttentionWeights] = {}
     hooks = []
@@ -173,7 +177,13 @@ def attention_maps(
             module: nn.Module, given: tuple[Any, ...], named: dict[str, Any], name: str = name
         ) -> None:
             assert isinstance(module, TorchscaleAttention)
-            inputs = dict(zip(("query", "key", "value"), given, strict=False)) | named
+            names = ("query", "key", "value", "incremental_state")
+            inputs = dict(zip(names, given, strict=False)) | named
+            if inputs.get("incremental_state") is not None:
+                raise ValueError(
+                    "attention maps need all rows in one call: call the model with the whole "
+                    "sequence, without incremental_state"
+                )
             found[name] = module.weights(
                 inputs["query"],
                 inputs["key"],
@@ -199,6 +209,19 @@ def _is_torchscale(module: nn.Module) -> bool:
         and hasattr(getattr(module, "args", None), "dilated_ratio")
         and all(isinstance(getattr(module, name, None), nn.Module) for name in _PROJECTIONS)
     )
+
+
+def _check_plain(name: str, module: nn.Module) -> None:
+    """Refuse what is tied to the module and not to its parameters: it would be lost in silence."""
+    own = vars(module)
+    hooks = [key for key, value in own.items() if key.endswith("_hooks") and value]
+    compiled = name == "_orig_mod" or own.get("_compiled_call_impl") is not None
+    if hooks or compiled or "forward" in own:
+        found = "is compiled" if compiled else f"has {', '.join(hooks) or 'a forward of its own'}"
+        raise ValueError(
+            f"the attention {name!r} {found}, which would be lost with the module that is "
+            "replaced; replace the attention first, and compile or hook the model after it"
+        )
 
 
 def _check_parallel(settings: list[Any], group: object, layout: str) -> None:

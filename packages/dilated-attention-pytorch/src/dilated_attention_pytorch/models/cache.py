@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..functional import dilated_attention
+from ..functional.call import autocast
 from ..functional.decoding import decode_attention
 from ..pattern import DilationPattern
 
@@ -45,6 +46,8 @@ class CachedAttention:
                 "a cache serves causal attention without dropout: pass is_causal=True and put the "
                 f"model into eval(), got is_causal={is_causal} and dropout {dropout_p}"
             )
+        # Kept as autocast would make them, not cast anew for each token.
+        query, key, value = autocast(query, key, value)
         past = self.length
         self._append(key.detach(), value.detach())
         if past == 0:
