@@ -11,6 +11,8 @@ import json
 import platform
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -44,12 +46,15 @@ def _measure(layout: str) -> int:
             torch.randn(1, length, HEADS, HEAD_DIM).requires_grad_()
             for length in (query_rows, rows, rows)
         ]
-        out = ring_dilated_attention(*inputs, pattern, group=group, layout=layout)
+        # One rank computes by the kernels of the others: rings have them alone.
+        out = ring_dilated_attention(*inputs, pattern, group=group, layout=layout, backend="eager")
         out.backward(torch.ones_like(out))
     return meter.peak
 
 
-def _rank(rank: int, size: int, port: int, folder: str) -> None:
+@contextmanager
+def joined(rank: int, size: int, port: int) -> Iterator[dist.ProcessGroup]:
+    """Be one of `size` processes of this machine, over Gloo."""
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo",
@@ -58,12 +63,19 @@ def _rank(rank: int, size: int, port: int, folder: str) -> None:
         world_size=size,
         timeout=timedelta(minutes=10),
     )
-    found = {layout: _measure(layout) for layout in LAYOUTS}
-    Path(folder, f"{rank}.json").write_text(json.dumps(found), encoding="utf-8")
+    assert dist.group.WORLD is not None
+    yield dist.group.WORLD
     dist.destroy_process_group()
 
 
-def _free_port() -> int:
+def _rank(rank: int, size: int, port: int, folder: str) -> None:
+    with joined(rank, size, port):
+        found = {layout: _measure(layout) for layout in LAYOUTS}
+    Path(folder, f"{rank}.json").write_text(json.dumps(found), encoding="utf-8")
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -73,7 +85,7 @@ def _free_port() -> int:
 def measure(size: int, folder: Path) -> dict[str, Any]:
     """Peaks of all ranks of a ring of `size` processes, and the closed forms."""
     folder.mkdir(parents=True, exist_ok=True)
-    torch.multiprocessing.spawn(_rank, args=(size, _free_port(), str(folder)), nprocs=size)
+    torch.multiprocessing.spawn(_rank, args=(size, free_port(), str(folder)), nprocs=size)
     ranks = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(size)]
     problem = Problem(DilationPattern.longnet(SEGMENTS, RATES), N, HEADS, HEADS)
     layout = make_layout(N, size)

@@ -13,7 +13,7 @@ from typing import Any
 
 from dilated_attention_pytorch.bench import summary
 
-from . import memory_table, plot
+from . import memory_table, plot, scaling_table
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/performance.md"
@@ -61,6 +61,14 @@ def _absent(report: Mapping[str, Any]) -> str:
     return "\n".join(f"- {reason} ({', '.join(cases)})" for reason, cases in reasons.items())
 
 
+def _scaling() -> str:
+    """The scaling suite's table and machine, or that there is none."""
+    if not (RESULTS / "scaling.json").exists():
+        return scaling_table.ABSENT
+    report = load("scaling.json")
+    return f"{_origin(report)}\n\n{scaling_table.table(report)}"
+
+
 def parts() -> dict[str, str]:
     """What stands between the markers, by name."""
     report = load("one_gpu.json")
@@ -71,6 +79,7 @@ def parts() -> dict[str, str]:
         "backends": _markdown(*summary.by_backend(report)),
         "absent": _absent(report),
         "ring-memory": memory_table.table(load("memory_per_rank.json")),
+        "scaling": _scaling(),
     }
 
 

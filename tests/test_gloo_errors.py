@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 from typing import Any
 
 import pytest
@@ -97,6 +99,44 @@ def test_a_call_less_raises_within_the_timeout(gloo_pool: GlooPool) -> None:
     for rank in (0, 2):
         assert isinstance(found[rank], Failure)
         assert found[rank].kinds[0] == "PeerError", found[rank].trace
+        assert f"rank {rank}, step 2: failed in agreeing on the call" in found[rank].message
+        assert "; rank 1 is still in step 1" in found[rank].message
+
+
+def test_a_pattern_that_one_rank_has_met_before_still_differs(gloo_pool: GlooPool) -> None:
+    """A, A on one rank, A, B on the others: no cache may answer for a rank."""
+    name = "calls A, A where the others call A, B"
+    for failure in failures(gloo_pool.outcomes(SIZE, gloo_programs.fault, name, ODD, 8.0)):
+        assert failure.kinds[0] == "RankDisagreementError", failure.trace
+        assert "disagree on pattern (ranks 0, 2 and rank 1 differ" in failure.message
+
+
+def test_ranks_that_swapped_their_rows_all_raise(gloo_pool: GlooPool) -> None:
+    found = gloo_pool.outcomes(SIZE, gloo_programs.fault, "rows of another rank", ODD, 8.0)
+    for failure in failures(found):
+        assert "the ranks hold [64, 72, 64] rows, expected [72, 64, 64]" in failure.message
+
+
+def test_a_nan_of_one_rank_reaches_the_rows_that_see_it_and_no_others(gloo_pool: GlooPool) -> None:
+    for outcome in gloo_pool.run(SIZE, gloo_programs.fault, "a NaN in its values", ODD, 8.0):
+        found, seen = re.findall(r"\d+", outcome)
+        assert found == seen != "0"
+
+
+def test_a_rank_that_is_slow_within_the_timeout_fails_nobody(gloo_pool: GlooPool) -> None:
+    name, seconds = "slow, within the timeout", 2.0
+    started = time.monotonic()
+    found = gloo_pool.outcomes(SIZE, gloo_programs.fault, name, ODD, seconds, fresh=seconds)
+    assert found == ["finished"] * SIZE
+    assert time.monotonic() - started > seconds / 2, "the rank was not slow"
+
+
+def test_a_rank_that_raises_and_lives_tells_the_others_why(gloo_pool: GlooPool) -> None:
+    name = "raises, its process lives"
+    found = gloo_pool.outcomes(SIZE, gloo_programs.fault, name, ODD, 1.5, fresh=2.0)
+    assert found[ODD] == "caught its own error"
+    for rank in (0, 2):
+        assert "rank 1 raised in step 3: RuntimeError: injected" in found[rank].message
 
 
 SECONDS = 4.0
@@ -120,6 +160,8 @@ def test_a_rank_that_ends_mid_step_makes_the_others_raise(name: str) -> None:
         failure = ended[rank].outcome
         assert isinstance(failure, Failure), failure
         assert failure.kinds[0] == "PeerError", failure.trace
+        assert re.search(rf"rank {rank}, step [12]: failed in exchange \d+: ", failure.message)
+        assert "rank 1" in failure.message, "it names the peer"
         assert ended[rank].seconds < 2 * SECONDS, "longer than the group's timeout"
     if how == "raised":
         assert ended[ODD].outcome.message == "planted: the kernel failed"

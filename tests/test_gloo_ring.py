@@ -167,3 +167,8 @@ def test_a_replicated_ranks_keys_and_intermediates_fall(gloo_pool: GlooPool) -> 
         rest = max(peaks) - kept
         print(f"replicated, R = {size}: whole {kept}, and {rest / whole * size:.2f} shares")
         assert rest <= 7 * whole / size, peaks
+
+
+def test_an_exchange_that_was_waited_for_lets_go_of_its_buffers(gloo_pool: GlooPool) -> None:
+    """Whoever waited may hold it while the next piece is computed."""
+    assert gloo_pool.run(2, gloo_programs.buffers_after_waiting) == [0, 0]

@@ -229,3 +229,53 @@ def peak_bytes(member: Member, n: int, layout: str) -> int:
 def whole_bytes(n: int) -> int:
     """Bytes of one array of all n rows, as `peak_bytes` uses."""
     return n * 2 * WIDTH * np.dtype(np.float32).itemsize
+
+
+def buffers_after_waiting(member: Member) -> int:
+    """Bytes alive of an exchange's buffers, once it was waited for and only it is held."""
+    other = 1 - member.rank
+    with MemoryMeter() as meter:
+        sent, received = torch.zeros(1024), torch.zeros(1024)
+        comm = ProcessGroupCommunicator(member.group)
+        work = comm.exchange("key_value", [(other, sent)], [(other, received)])
+        del sent, received
+        work.wait()
+        return meter.live
+
+
+def fault(member: Member, name: str, odd: int, seconds: float) -> str:
+    """One of the faults of `benchmarks.faults`, on a group of the pool."""
+    from benchmarks import fault_programs, faults
+
+    program = next(fault.program for fault in faults.FAULTS if fault.name == name)
+    device = torch.device("cpu")
+    given = (member.group, member.rank, member.size, device, odd, seconds, lambda: None)
+    lived = fault_programs.Member(*given)
+    fault_programs.warm_up(lived)
+    return str(program(lived))
+
+
+def scaling(member: Member, kind: str, is_causal: bool, planted: str = "") -> dict[str, Any]:
+    """One small case of `benchmarks.scaling`, with a fault where one is named."""
+    from benchmarks import scaling_cases, scaling_run
+
+    from dilated_attention_pytorch.bench.machine import CpuMachine
+    from dilated_attention_pytorch.bench.timing import Effort
+
+    values = scaling_run._Calls.values
+
+    def wrong(calls: Any) -> Any:
+        found, sent = values(calls)
+        if planted == "nan":
+            found["dq"][0, 0, 0, 0] = torch.nan if member.rank == 1 else 0.0
+        elif planted == "bytes":
+            sent["forward"] += 1
+        elif planted:
+            found[planted] *= 1.01
+        return found, sent
+
+    chosen = scaling_cases.scaled(kind, member.size, scaling_cases.SMALL, is_causal=is_causal)
+    ring = scaling_run.Ring(member.group, member.group, CpuMachine())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scaling_run._Calls, "values", wrong)
+        return scaling_run.measure(chosen, ring, Effort(seconds=0.001, rounds=1))

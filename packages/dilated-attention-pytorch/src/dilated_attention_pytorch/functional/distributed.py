@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..comm.process_group import ProcessGroupCommunicator, run_rank
+from ..comm.process_group import ProcessGroupCommunicator
 from ..layout import Layout, even_lengths, make_layout
 from ..pattern import DilationPattern
 from ..ring.agreement import BACKWARD, FORWARD, Agreement, agree, fingerprint, next_call
@@ -50,7 +50,7 @@ def real_call(
     seed = None
     if drawn is not None:
         seed = torch.tensor(agreed.of("seed_drawn")[0], dtype=torch.int64, device=query.device)
-    real = RealRing(comm, run_rank, _backward_check(comm, number))
+    real = RealRing(comm, comm.run, _backward_check(comm, number))
     return build(query, key, pattern, options, layout, seed, ring, real, full_keys=full_keys)
 
 

@@ -1,0 +1,247 @@
+"""Peak bytes of one rank for the LongNet and the LongViT ladder, R up to 64, beside the formulae.
+
+`python -m benchmarks.memory_ladders` writes benchmarks/results/memory_ladders.json and the table of
+docs/theory/cost.md; `nox -s figures` draws the figure from it. One process runs one rank of R: its
+messages go nowhere and zeros arrive, but it plans, posts, holds and computes as a rank among R
+does. Rings of 2 and 4 real processes are measured as well. Of the tiles of a run one of each shape
+is computed: the bytes follow from the shapes. Needs no GPU; one core takes three minutes.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+# Registers the backend `fake`.
+import torch.testing._internal.distributed.fake_pg
+from torch import Tensor
+from torch.distributed import HashStore  # type: ignore[attr-defined]
+
+from dilated_attention_pytorch import DilationPattern, cost, ring_dilated_attention
+from dilated_attention_pytorch.cli.memory_meter import MemoryMeter
+from dilated_attention_pytorch.comm.process_group import ProcessGroupCommunicator
+from dilated_attention_pytorch.kernels import eager
+from dilated_attention_pytorch.layout import make_layout
+from dilated_attention_pytorch.plan.memory import ring_rank
+from dilated_attention_pytorch.schedule import Problem, Run
+
+from . import memory_per_rank
+
+ROOT = Path(__file__).parents[1]
+RESULT = ROOT / "benchmarks/results/memory_ladders.json"
+PAGE = ROOT / "docs/theory/cost.md"
+START, END = "<!-- memory-ladders -->", "<!-- /memory-ladders -->"
+N, HEADS, HEAD_DIM, ITEMSIZE = 65_536, 4, 32, 4
+LADDERS = {
+    "LongNet": DilationPattern.longnet([2048 << i for i in range(6)], [1 << i for i in range(6)]),
+    "LongViT": DilationPattern.preset("longvit", exact=True),
+}
+RING_SIZES = (1, 2, 4, 8, 16, 32, 64)
+PROCESSES = (2, 4)
+LAYOUTS = ("sharded", "replicated")
+# The constant c of the ladders, in arrays of n / R rows of one of q, k, v; `cost.rank_memory` is
+# that of any pattern.
+SHARES = {"sharded": 11, "replicated": 7}
+MIB = 2**20
+
+Attend = Callable[..., Tensor]
+
+
+@contextmanager
+def one_rank_of(size: int, rank: int) -> Iterator[dist.ProcessGroup]:
+    """A group of `size` whose other ranks do not exist: what they would send arrives as zeros."""
+    original = ProcessGroupCommunicator.exchange
+
+    def exchange(comm: Any, label: str, sends: Any, receives: Any) -> Any:
+        work = original(comm, label, sends, receives)
+        for _, buffer in receives:
+            buffer.zero_()
+        return work
+
+    dist.init_process_group("fake", rank=rank, world_size=size, store=HashStore())
+    ProcessGroupCommunicator.exchange = exchange  # type: ignore[method-assign, assignment]
+    try:
+        assert dist.group.WORLD is not None
+        yield dist.group.WORLD
+    finally:
+        ProcessGroupCommunicator.exchange = original  # type: ignore[method-assign]
+        dist.destroy_process_group()
+
+
+@contextmanager
+def one_tile_of_each_shape() -> Iterator[None]:
+    """Skip a run's other tiles: they would use the same bytes again, for hours."""
+    original = Run.tiles
+
+    def tiles(run: Run, block: int) -> Iterator[Run]:
+        seen = set()
+        for tile in original(run, block):
+            shape = len(tile.query), len(tile.key), tile.masked
+            if shape not in seen:
+                seen.add(shape)
+                yield tile
+
+    Run.tiles = tiles  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Run.tiles = original  # type: ignore[method-assign]
+
+
+def peak(
+    pattern: DilationPattern,
+    layout: str,
+    group: dist.ProcessGroup,
+    attend: Attend = ring_dilated_attention,
+    n: int = N,
+) -> int:
+    """Most bytes alive at once on this rank in one forward and backward, inputs included."""
+    rows = n // dist.get_world_size(group)
+    with one_tile_of_each_shape(), MemoryMeter() as meter:
+        inputs = [
+            torch.ones(1, length, HEADS, HEAD_DIM, requires_grad=True)
+            for length in (rows if layout == "sharded" else n, rows, rows)
+        ]
+        # One rank computes by the kernels of the others: rings have them alone.
+        out = attend(*inputs, pattern, group=group, layout=layout, backend="eager")
+        out.backward(torch.ones_like(out))
+    return meter.peak
+
+
+def tile_bytes() -> int:
+    """Temporaries of the largest tile, whatever n and R: four score matrices, operands, sums."""
+    return HEADS * eager.BLOCK * (4 * eager.BLOCK + 2 * HEAD_DIM + 4) * 4
+
+
+def limit(layout: str, ring_size: int, n: int = N) -> int:
+    """What no rank may exceed on these ladders.
+
+    sharded: `c n / R + tile`, c = `SHARES["sharded"]` arrays of one row. replicated: q, out, dout,
+    dq and four numbers a row and head are whole; the rest is `SHARES["replicated"]` arrays of
+    n / R rows, and a tile.
+    """
+    row = HEADS * HEAD_DIM * ITEMSIZE
+    whole = n * (4 * row + 4 * HEADS * 4) if layout == "replicated" else 0
+    return whole + SHARES[layout] * row * n // ring_size + tile_bytes()
+
+
+def _busiest(problem: Problem, ring_size: int) -> tuple[int, dict[str, int]]:
+    """The rank that holds most by the plan, and the formulae's bytes of it."""
+    layout = make_layout(problem.n, ring_size)
+    shape = {"batch": 1, "head_dim": HEAD_DIM, "itemsize": ITEMSIZE}
+    ranks = range(ring_size)
+    held = [ring_rank(problem, layout, rank, **shape).peak for rank in ranks]
+    rank = max(ranks, key=lambda rank: held[rank])
+    return rank, {
+        "closed_form_sharded": cost.rank_memory(problem, layout, rank, **shape),
+        "closed_form_replicated": cost.replicated_memory(problem, layout, rank, **shape),
+        "planned_sharded": held[rank],
+    }
+
+
+def measure(ladder: str, ring_size: int) -> dict[str, Any]:
+    """One row: both layouts' peaks on the busiest rank, the formulae, and the limits."""
+    pattern = LADDERS[ladder]
+    rank, formulae = _busiest(Problem(pattern, N, HEADS, HEADS), ring_size)
+    row: dict[str, Any] = {"ladder": ladder, "ring_size": ring_size, "rank": rank}
+    for layout in LAYOUTS:
+        with one_rank_of(ring_size, rank) as group:
+            row[layout] = peak(pattern, layout, group)
+    return row | formulae
+
+
+def _rank(rank: int, size: int, port: int, folder: str) -> None:
+    with memory_per_rank.joined(rank, size, port) as group:
+        found = {
+            ladder: {layout: peak(pattern, layout, group) for layout in LAYOUTS}
+            for ladder, pattern in LADDERS.items()
+        }
+    Path(folder, f"{rank}.json").write_text(json.dumps(found), encoding="utf-8")
+
+
+def measure_processes(size: int) -> list[dict[str, Any]]:
+    """Peaks of every rank of a ring of real processes."""
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = (size, memory_per_rank.free_port(), folder)
+        torch.multiprocessing.spawn(_rank, args=arguments, nprocs=size)
+        ranks = [json.loads(Path(folder, f"{rank}.json").read_text()) for rank in range(size)]
+    return [
+        {"ladder": ladder, "ring_size": size}
+        | {layout: [found[ladder][layout] for found in ranks] for layout in LAYOUTS}
+        for ladder in LADDERS
+    ]
+
+
+def table(report: dict[str, Any]) -> str:
+    """MiB of the busiest rank: measured, and what the formulae say."""
+    lines = [
+        "| ladder | R | sharded | planned | closed form, tiles apart | limit c·n/R + tile "
+        "| replicated | closed form, tiles apart | limit |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    names = ("planned_sharded", "closed_form_sharded")
+    for row in report["rows"]:
+        size = row["ring_size"]
+        values = (
+            row["sharded"],
+            *(row[name] for name in names),
+            limit("sharded", size),
+            row["replicated"],
+            row["closed_form_replicated"],
+            limit("replicated", size),
+        )
+        cells = (f"{value / MIB:.1f}" for value in values)
+        lines.append(f"| {row['ladder']} | {size} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def render(page: str, report: dict[str, Any]) -> str:
+    """The page with its table made anew.
+
+    Raises:
+        ValueError: a marker is missing.
+    """
+    if page.count(START) != 1 or page.count(END) != 1:
+        raise ValueError(f"the page needs one {START} and, after it, one {END}")
+    before, rest = page.split(START)
+    return f"{before}{START}\n\n{table(report)}\n\n{END}{rest.split(END)[1]}"
+
+
+def load() -> dict[str, Any]:
+    """The committed result."""
+    found: dict[str, Any] = json.loads(RESULT.read_text(encoding="utf-8"))
+    return found
+
+
+def main() -> None:
+    """Measure, write and print."""
+    torch.set_num_threads(1)
+    sizes = [int(x) for x in sys.argv[1:]] or list(RING_SIZES)
+    rows = []
+    for ladder in LADDERS:
+        for size in sizes:
+            rows.append(measure(ladder, size))
+            print(rows[-1], flush=True)
+    report = {
+        "case": {"n": N, "heads": HEADS, "head_dim": HEAD_DIM, "dtype": "float32"},
+        "shares": SHARES,
+        "tile_bytes": tile_bytes(),
+        "environment": {"torch": torch.__version__, "python": platform.python_version()},
+        "rows": rows,
+        "processes": [row for size in PROCESSES for row in measure_processes(size)],
+    }
+    RESULT.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    PAGE.write_text(render(PAGE.read_text(encoding="utf-8"), report), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""A thread that says which step and which ranks NCCL waits for, before its watchdog ends the job.
+
+On a GPU a wait for a peer that died blocks no Python code that could raise: the stream waits, then
+the host at its next synchronization, until the watchdog ends the process without naming a rank.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import torch.distributed as dist
+
+from .progress import Progress
+
+# Of the group's timeout; what is left is for a reader, or a handler that ends the process sooner.
+SHARE: Final = 0.5
+_PERIOD_S: Final = 0.25
+_logger = logging.getLogger("dilated_attention_pytorch")
+
+
+@dataclass(eq=False, slots=True)
+class _Posted:
+    """An operation that the device has not finished."""
+
+    words: str
+    works: Sequence[dist.Work]
+    progress: Progress
+    step: int
+    timeout: float
+    since: float
+    told: bool = False
+
+    def finished(self) -> bool:
+        return all(work.is_completed() for work in self.works)
+
+
+class Monitor:
+    """Watches operations in the order in which they were posted; its thread starts with the first.
+
+    Args:
+        period: seconds between looks.
+    """
+
+    def __init__(self, period: float = _PERIOD_S) -> None:
+        self._period = period
+        self._posted: list[_Posted] = []
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    def watch(self, words: str, works: Sequence[dist.Work], progress: Progress) -> None:
+        """Log an error if the works are not finished after `SHARE` of the group's timeout.
+
+        Args:
+            words: what is waited for, from whom.
+            works: of one operation.
+            progress: where this rank is.
+        """
+        one = _Posted(words, works, progress, progress.step, progress.timeout, time.monotonic())
+        with self._lock:
+            self._posted.append(one)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, daemon=True)
+                self._thread.start()
+
+    def look(self) -> None:
+        """Forget what is finished; tell of what is late, once, and of the first of each group."""
+        with self._lock:
+            self._posted = [one for one in self._posted if not one.finished()]
+            first = {str(one.progress.group.group_name): one for one in reversed(self._posted)}
+        for one in first.values():
+            waited = time.monotonic() - one.since
+            if not one.told and waited > SHARE * one.timeout:
+                one.told = True
+                _logger.error(
+                    "rank %d, step %d: unfinished for %.1f of the group's %.1f s: %s%s",
+                    one.progress.rank,
+                    one.step,
+                    waited,
+                    one.timeout,
+                    one.words,
+                    one.progress.others(),
+                )
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(self._period)
+            self.look()
+
+
+MONITOR: Final = Monitor()
