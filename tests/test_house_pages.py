@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from support import page_programs
 from support.pages import Block, blocks, run_page
 
 ROOT = Path(__file__).parents[1]
@@ -18,7 +19,13 @@ FRONT_PAGES = [
     ROOT / "packages/dilated-attention-pytorch/README.md",
     ROOT / "packages/dilated-attention-compat/README.md",
 ]
-PAGES = [page for page in (*FRONT_PAGES, *sorted(ROOT.glob("docs/**/*.md"))) if page.is_file()]
+# Others at the root; the contributing page includes its text from there.
+ROOT_PAGES = [page for page in sorted(ROOT.glob("*.md")) if page not in FRONT_PAGES]
+PAGES = [
+    page
+    for page in (*FRONT_PAGES, *ROOT_PAGES, *sorted(ROOT.glob("docs/**/*.md")))
+    if page.is_file()
+]
 WITH_BLOCKS = [page for page in PAGES if any(block.title is None for block in blocks(page))]
 PROGRAMS = [(page, block) for page in PAGES for block in blocks(page) if block.title]
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
@@ -33,21 +40,45 @@ def test_the_python_blocks_of_a_page_run_in_one_namespace(page: Path) -> None:
     assert run_page(page) > 0
 
 
+def program_of(page: Path, block: Block, folder: Path) -> Path:
+    """A block as a file; line numbers in its tracebacks are those of the page."""
+    assert block.title is not None
+    program = folder / block.title
+    program.write_text("\n" * (block.line - 1) + block.code, encoding="utf-8")
+    return program
+
+
 @pytest.mark.gloo
 @pytest.mark.parametrize(
     ("page", "block"), PROGRAMS, ids=[f"{name(page)}-{block.title}" for page, block in PROGRAMS]
 )
-def test_a_titled_block_runs_under_torchrun(page: Path, block: Block, tmp_path: Path) -> None:
-    assert block.title is not None
-    program = tmp_path / block.title
-    program.write_text(block.code, encoding="utf-8")
+def test_a_titled_block_runs_on_two_ranks(page: Path, block: Block, tmp_path: Path) -> None:
+    printed = page_programs.run(program_of(page, block, tmp_path))
+    for rank, text in enumerate(printed):
+        assert f"rank {rank}" in text
+
+
+@pytest.mark.gloo
+def test_the_first_program_runs_under_torchrun(tmp_path: Path) -> None:
+    """As the page says to run it; the others get what torchrun sets, and start sooner."""
+    page = ROOT / "docs/start.md"
+    (block,) = (block for block in blocks(page) if block.title)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    program = program_of(page, block, tmp_path)
     done = subprocess.run(
         [*torchrun, str(program)], capture_output=True, text=True, timeout=120, check=False
     )
-    assert done.returncode == 0, f"{name(page)}, line {block.line}:\n{done.stderr}"
+    assert done.returncode == 0, done.stderr
     assert "rank 0" in done.stdout
     assert "rank 1" in done.stdout
+
+
+@pytest.mark.gloo
+def test_a_program_that_fails_on_one_rank_is_found(tmp_path: Path) -> None:
+    program = tmp_path / "fails.py"
+    program.write_text("import os\nassert os.environ['RANK'] == '0', 'lost'\n", encoding="utf-8")
+    with pytest.raises(AssertionError, match=r"(?s)ended with \[0, 1\].*lost"):
+        page_programs.run(program)
 
 
 def test_the_front_pages_have_blocks() -> None:

@@ -157,7 +157,7 @@ function update() {
       ["(query, key, head, branch) pairs", grouped(pairs)],
       ["FLOPs forward", grouped(forward)],
       ["FLOPs backward", grouped(backward)],
-      ["share of dense attention's FLOPs", `${share.toFixed(2)} %`],
+      ["share of dense attention's FLOPs, not causal", `${share.toFixed(2)} %`],
     ]);
     const ranks = formulas.ranks(asked, moved);
     fillTable(

@@ -10,13 +10,16 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import numpy.typing as npt
 import torch
+from matplotlib.axes import Axes
 
 from dilated_attention_pytorch import AttentionWeights, DilationPattern, attention_weights
 
 ASSETS = Path(__file__).parents[1] / "assets"
 STYLE = {"svg.hashsalt": "attention_weights", "svg.fonttype": "path", "font.size": 8}
 SIDE, HEADS, WIDTH = 24, 16, 48
+COLORS = ("#a0aec0", "#63a4e8", "#2b6cb0", "#c05621", "#1a202c")
 # GigaPath's five rates, on segments of a slide of 576 tiles.
 PATTERN = DilationPattern.torchscale([48, 96, 192, 384, 768], [1, 2, 4, 8, 16])
 
@@ -39,35 +42,46 @@ def class_token() -> AttentionWeights:
     return attention_weights(query, key, PATTERN, [0])
 
 
+def draw_multiplicity(axes: Axes, multiplicity: npt.NDArray[np.float64]) -> None:
+    """A mark for each key that a head sees; an image would lose single columns."""
+    for count, color in enumerate(COLORS, start=1):
+        heads, keys = np.nonzero(multiplicity == count)
+        axes.vlines(keys, heads - 0.4, heads + 0.4, color=color, lw=0.9, label=str(count))
+    axes.set_xlim(-2, SIDE**2 + 2)
+    axes.set_ylim(HEADS - 0.4, -0.6)
+    axes.set_title("keys that position 0 sees, and in how many branches")
+    axes.set_xlabel("key")
+    axes.set_ylabel("head")
+    axes.legend(title="branches", fontsize=7, loc="center right", framealpha=1)
+
+
 def main(folder: Path = ASSETS) -> None:
     """Write attention_weights.svg into ``folder``."""
     found = class_token()
     dense, multiplicity = found.dense()[0, 0], found.multiplicity()[0]
     with plt.rc_context(STYLE):
-        figure, panels = plt.subplots(
-            1, 3, figsize=(10, 3), layout="constrained", width_ratios=[1.5, 1, 1]
+        figure, panels = plt.subplot_mosaic(
+            [["seen", "seen"], ["grid", "share"]],
+            figsize=(9, 5.5),
+            layout="constrained",
+            width_ratios=[1, 1.2],
         )
-        seen = np.ma.masked_equal(multiplicity.numpy(), 0)
-        image = panels[0].imshow(seen, aspect="auto", cmap="viridis", interpolation="nearest")
-        figure.colorbar(image, ax=panels[0], label="branches", ticks=range(1, 6))
-        panels[0].set_title("what position 0 sees: multiplicity")
-        panels[0].set_xlabel("key")
-        panels[0].set_ylabel("head")
+        draw_multiplicity(panels["seen"], multiplicity.numpy())
         tiles = dense[:1, 1:].mean(0).view(SIDE, SIDE).numpy()
-        image = panels[1].imshow(np.ma.masked_equal(tiles, 0), cmap="magma")
-        figure.colorbar(image, ax=panels[1], label="weight", shrink=0.8)
-        panels[1].set_title("head 0, on the slide's grid")
-        panels[1].set_xticks([])
-        panels[1].set_yticks([])
+        image = panels["grid"].imshow(np.ma.masked_equal(tiles, 0), cmap="magma")
+        figure.colorbar(image, ax=panels["grid"], label="weight", shrink=0.8)
+        panels["grid"].set_title("head 0, on the slide's grid")
+        panels["grid"].set_xticks([])
+        panels["grid"].set_yticks([])
         shares = found.share[0, 0]
         labels = [f"w = {x.segment_length}, r = {x.dilation_rate}" for x in PATTERN.branches]
         bottom = np.zeros(HEADS)
         for i, label in enumerate(labels):
-            panels[2].bar(range(HEADS), shares[:, i].numpy(), bottom=bottom, label=label)
+            panels["share"].bar(range(HEADS), shares[:, i].numpy(), bottom=bottom, label=label)
             bottom += shares[:, i].numpy()
-        panels[2].set_title("share of each branch")
-        panels[2].set_xlabel("head")
-        panels[2].legend(fontsize=6, loc="center left", bbox_to_anchor=(1, 0.5))
+        panels["share"].set_title("share of each branch")
+        panels["share"].set_xlabel("head")
+        panels["share"].legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
         figure.savefig(folder / "attention_weights.svg", metadata={"Date": None})
         plt.close(figure)
 

@@ -77,7 +77,7 @@ def test_pairs_of_packed_documents_are_refused() -> None:
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
-@pytest.mark.parametrize("size", [1, 2, 3, 5])
+@pytest.mark.parametrize("size", [1, 2, 3, 20])
 def test_bytes_of_a_plan_are_those_of_the_counted_traffic(
     size: int, dtype: str, causal: bool
 ) -> None:
@@ -119,3 +119,10 @@ def test_of_many_ranks_the_busiest_are_looked_at(causal: bool) -> None:
             most = max(int(count(problem, layout, rank).sum()) for rank in range(40))
             seen = max(int(count(problem, layout, rank).sum()) for rank in chosen)
             assert seen >= 0.98 * most
+
+
+@pytest.mark.parametrize(("size", "ranks"), [(100, 100), (257, 64)])
+def test_every_rank_is_looked_at_up_to_256_ranks(size: int, ranks: int) -> None:
+    call = Call(DilationPattern.longnet([64, 512], [1, 4]), 600, 2, 2, 8)
+    found = plan_ring(call, size, GPUS["h200"], NVLINK).ranks
+    assert found == ranks if ranks == size else found <= ranks

@@ -111,9 +111,9 @@ def patterns(
     """
     allowed = check_features(features)
     _at_least_one("num_heads", num_heads)
-    rules = [rule for rule in PATTERN_FEATURES[:4] if rule in allowed]
+    rules = [rule for rule in PATTERN_FEATURES[:-1] if rule in allowed]
     if not rules:
-        raise ValueError(f"features: expected at least one rule of {PATTERN_FEATURES[:4]}")
+        raise ValueError(f"features: expected at least one rule of {PATTERN_FEATURES[:-1]}")
     rule = draw(st.sampled_from(rules))
     most = min(MAX_BRANCHES, num_heads) if rule == "head_groups" else MAX_BRANCHES
     drawn = tuple(draw(st.lists(branches(n), min_size=1, max_size=most)))

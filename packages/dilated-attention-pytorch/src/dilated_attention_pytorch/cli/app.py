@@ -10,6 +10,7 @@ from rich.console import Console
 
 from .bench import bench
 from .demo import run_demo
+from .doctor import doctor
 from .plan import plan
 from .pool import RankFailedError
 from .results import DemoSettings
@@ -27,6 +28,7 @@ def commands() -> None:
 
 
 app.command()(bench)
+app.command()(doctor)
 app.command()(plan)
 app.command()(verify)
 

@@ -44,7 +44,10 @@ def draw(plan: Plan, path: Path) -> None:
         taken.legend()
     for panel in panels:
         panel.set_xscale("log", base=2)
-        panel.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        # Ring sizes double: more than ten of them stand too close to be written along the axis.
+        panel.set_xticks(
+            sizes, [f"{size:,}" for size in sizes], rotation=45 if len(sizes) > 10 else 0
+        )
         panel.axvline(plan.ring.ring_size, color="grey", alpha=0.25, linewidth=6, zorder=0)
         panel.set(xlabel="ring size R")
         panel.grid(alpha=0.3)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
-import sys
 import threading
 import traceback
 from collections.abc import Callable
@@ -76,7 +74,6 @@ class Rank:
 def rank_main(rank: int, start: Start, parent: Connection) -> None:
     """The life of a process: join the ring, say so, then run what the parent sends until killed."""
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    _accept_termination()
     _print_to(start.log(rank))
     torch.set_num_threads(1)
     device = torch.device("cpu")
@@ -112,12 +109,6 @@ def _die_with_parent() -> None:
     assert parent is not None
     parent.join()
     os._exit(1)
-
-
-def _accept_termination() -> None:
-    """Let SIGTERM end this process, which started while its parent held signals back."""
-    if sys.platform != "win32":
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
 
 
 def _print_to(path: Path) -> None:

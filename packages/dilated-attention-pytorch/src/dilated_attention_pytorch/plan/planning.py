@@ -18,8 +18,9 @@ from .memory import Memory
 from .travel import likely_ranks, received, sent
 
 ITEMSIZE: Final = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}
-# Ranks that are looked at one by one; of a larger ring those that likely move most.
-MOST_RANKS: Final = 16
+# Up to this ring size every rank is looked at; of a larger ring those that likely move most.
+EVERY_RANK: Final = 256
+_LIKELY_RANKS: Final = 64
 # One part of this is how exactly the longest sequence is found.
 _PRECISION: Final = 1000
 # Measured cases have 12 and 16.
@@ -182,7 +183,8 @@ def plan_ring(call: Call, ring_size: int, gpu: GPU, link: Link) -> Ring:
         ValueError: `ring_size` is not positive.
     """
     problem, layout = call.problem, make_layout(call.n, ring_size)
-    ranks = likely_ranks(problem, layout, MOST_RANKS)
+    every = ring_size <= EVERY_RANK
+    ranks = likely_ranks(problem, layout, ring_size if every else _LIKELY_RANKS)
     row = 2 * call.batch * call.head_dim
     wide = 8 if call.itemsize == 8 else 4
     out = {rank: row * sent(problem, layout, rank) for rank in ranks}
