@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -29,6 +30,9 @@ from support.ring_calls import Ring, even_ring
 from support.ring_strategies import examples
 from support.schedule_checks import pairs_of, problem_of
 
+# Keys and key/value heads of each part.
+Parts = Sequence[tuple[Groups, tuple[int, ...]]]
+
 
 def computed(
     problem: Problem,
@@ -36,14 +40,14 @@ def computed(
     side: Side,
     other: int,
     queries: Groups,
-    keys: Groups,
-    heads: tuple[int, ...],
+    parts: Parts,
 ) -> Counter[Pair]:
     """What a kernel computes that follows the table, masks included."""
     found: Counter[Pair] = Counter()
     group = problem.num_heads // problem.num_kv_heads
-    own_rows, other_rows = (queries, keys) if side == "query" else (keys, queries)
-    for own_head, first_other, number in table.programs.tolist():
+    for own_head, first_other, number, part in table.programs.tolist():
+        keys, heads = parts[part]
+        own_rows, other_rows = (queries, keys) if side == "query" else (keys, queries)
         first, step, count, position, gap, _, begin, end = table.tiles[number].tolist()
         index = np.arange(count)
         own = position + gap * index
@@ -90,24 +94,27 @@ def computed(
 
 def holds_the_runs(
     problem: Problem,
-    runs: RunList,
+    runs: tuple[RunList, ...],
     queries: Groups,
-    keys: Groups,
-    heads: tuple[int, ...],
+    parts: Parts,
     block: int,
     other: int,
 ) -> None:
-    wanted = pairs_of(problem, runs, queries, keys, heads)
+    wanted: Counter[Pair] = Counter()
+    for found, (keys, heads) in zip(runs, parts, strict=True):
+        wanted += pairs_of(problem, found, queries, keys, heads)
     sides: tuple[Side, ...] = ("query", "key")
     for side in sides:
         for lanes in (False, True):
             table = part_table(problem, runs, side, block, other, lanes=lanes)
-            require_same_pairs(computed(problem, table, side, other, queries, keys, heads), wanted)
-            written: Counter[tuple[int, int, int]] = Counter()
-            for head, _, number in table.programs.tolist():
+            require_same_pairs(computed(problem, table, side, other, queries, parts), wanted)
+            written: Counter[tuple[int, int, int, int]] = Counter()
+            for head, _, number, part in table.programs.tolist():
                 first, step, count, _, _, lane, _, _ = table.tiles[number].tolist()
                 assert 1 <= count <= block
-                written.update((lane, head, first + step * i) for i in range(count))
+                # Parts share the query side, and have rows of their own on the key side.
+                place = part if side == "key" else 0
+                written.update((lane, place, head, first + step * i) for i in range(count))
             assert not written or max(written.values()) == 1, "two programs write one row"
 
 
@@ -119,17 +126,19 @@ def tables_hold_each_pair_once(question: Question, ring: Ring, block: int, other
     every_head = tuple(range(question.kv_heads))
     for rank in range(ring.size):
         plan = plan_rank(problem, layout, rank, ring.buffer_shards)
-        holds_the_runs(
-            problem, plan.local_runs(), plan.queries, plan.keys, every_head, block, other
-        )
+        own = [(plan.keys, every_head)]
+        holds_the_runs(problem, (plan.local_runs(),), plan.queries, own, block, other)
         for index, planned in enumerate(plan.rounds):
             if planned.received is None:
                 continue
-            for key_class, positions, runs in zip(
-                plan.classes, planned.received.positions, plan.remote_runs(index), strict=True
-            ):
-                keys = Groups(problem, positions, queries=False)
-                holds_the_runs(problem, runs, plan.queries, keys, key_class.heads, block, other)
+            parts = [
+                (Groups(problem, positions, queries=False), key_class.heads)
+                for key_class, positions in zip(
+                    plan.classes, planned.received.positions, strict=True
+                )
+            ]
+            runs = plan.remote_runs(index)
+            holds_the_runs(problem, runs, plan.queries, parts, block, other)
 
 
 CAUSAL_GROUPS = Question(Pattern(((4, 1), (16, 2))), 16, 4, 2, is_causal=True)

@@ -7,13 +7,13 @@ travelled to the wrong place or never arrived shows as well.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from dilated_attention_pytorch.kernels.carry import Carry, take
-from dilated_attention_pytorch.kernels.options import KernelOptions, KeyPart, QuerySide
+from dilated_attention_pytorch.kernels.options import KernelOptions, KeyGradient, KeyPart, QuerySide
 from dilated_attention_pytorch.schedule import AlignedTile, Run, RunList
 
 from .definition import Pair
@@ -39,16 +39,17 @@ class CountingBackend:
     def forward(
         self,
         query: Tensor,
-        part: KeyPart,
-        runs: RunList,
+        parts: Sequence[KeyPart],
+        runs: tuple[RunList, ...],
         carry: Carry,
         options: KernelOptions,
     ) -> None:
         """Count the pairs of the runs' tiles."""
         del carry
-        for run in runs:
-            for tile in run.tiles(self.BLOCK):
-                _count(self.forward_pairs, query, part, tile, options)
+        for part, found in zip(parts, runs, strict=True):
+            for run in found:
+                for tile in run.tiles(self.BLOCK):
+                    _count(self.forward_pairs, query, part, tile, options)
 
     def forward_aligned(
         self,
@@ -68,17 +69,17 @@ class CountingBackend:
     def backward(
         self,
         side: QuerySide,
-        part: KeyPart,
-        runs: RunList,
-        dkey: Tensor,
-        dvalue: Tensor,
+        parts: Sequence[KeyPart],
+        runs: tuple[RunList, ...],
+        gradients: Sequence[KeyGradient],
         options: KernelOptions,
     ) -> None:
         """Count the pairs of the runs' tiles."""
-        assert dkey.shape == part.key.shape == dvalue.shape
-        for run in runs:
-            for tile in run.tiles(self.BLOCK):
-                _count(self.backward_pairs, side.query, part, tile, options)
+        for part, found, (dkey, dvalue) in zip(parts, runs, gradients, strict=True):
+            assert dkey.shape == part.key.shape == dvalue.shape
+            for run in found:
+                for tile in run.tiles(self.BLOCK):
+                    _count(self.backward_pairs, side.query, part, tile, options)
 
 
 def _count(

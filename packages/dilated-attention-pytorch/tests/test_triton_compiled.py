@@ -21,6 +21,7 @@ pytestmark = pytest.mark.skipif(not TRITON, reason="needs triton 3.6; nox -s int
 
 FLOATS = ("maximum", "total", "weighted", "lse", "delta", "dquery", "dkey", "dvalue")
 INTEGERS = {"mask": "*u8", "seed": "*i64", "programs": "*i32", "tiles": "*i32", "entries": "*i32"}
+INTEGERS |= {"parts": "*i64"}
 NUMBERS = {"log2_scale": "fp32", "scale": "fp32", "kept_scale": "fp32"}
 
 
@@ -37,7 +38,7 @@ def test_it_compiles(name: str, options: bool) -> None:
     constants = {
         **dict.fromkeys(("KEY_MASK", "DROPOUT", "LANES"), options),
         **{"CAUSAL": True, "HEAD": 64, "BLOCK_D": 64, "BLOCK_M": 64, "BLOCK_N": 32},
-        "PRECISION": "ieee",
+        **{"PRECISION": "ieee", "ALIGN": 8},
     }
     signature, known, aligned = {}, {}, {}
     for i, argument in enumerate(kernel.arg_names):
@@ -59,3 +60,5 @@ def test_it_compiles(name: str, options: bool) -> None:
         [tools / "cuobjdump", "-sass", binary], capture_output=True, text=True, check=True
     ).stdout
     assert "HGMMA" in code
+    # Copies of 16 bytes: the compiler was told what divides the strides.
+    assert "LDGSTS.E.BYPASS.128" in code

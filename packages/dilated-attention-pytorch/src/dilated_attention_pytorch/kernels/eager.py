@@ -6,7 +6,7 @@ a query may not see never reach its results, whatever they hold.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..schedule import AlignedTile, Rows, Run
 from .carry import Carry, compute_dtype, put, take
-from .options import KernelOptions, KeyPart, QuerySide
+from .options import KernelOptions, KeyGradient, KeyPart, QuerySide
 from .philox import dropout_factor
 
 BLOCK = 256
@@ -133,21 +133,26 @@ def _softmax(tile: _Tile) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def forward(
-    query: Tensor, part: KeyPart, runs: Iterable[Run], carry: Carry, options: KernelOptions
+    query: Tensor,
+    parts: Sequence[KeyPart],
+    runs: Sequence[Iterable[Run]],
+    carry: Carry,
+    options: KernelOptions,
 ) -> None:
-    """Add the keys of `part` to the carry of every query row that sees them.
+    """Add the keys of the parts to the carry of every query row that sees them.
 
     Args:
         query: (b, n, H, d), the rank's rows.
-        part: keys and values.
-        runs: which rows meet which.
+        parts: keys and values.
+        runs: which rows meet which, for each part.
         carry: updated in place.
         options: scale, dropout.
     """
-    for run in runs:
-        for tile in run.tiles(BLOCK):
-            result = _softmax(_load(query, part, tile, options))
-            carry.update(options.lane(run.branch), tile.query, tile.heads.query, *result)
+    for part, found in zip(parts, runs, strict=True):
+        for run in found:
+            for tile in run.tiles(BLOCK):
+                result = _softmax(_load(query, part, tile, options))
+                carry.update(options.lane(run.branch), tile.query, tile.heads.query, *result)
 
 
 def forward_aligned(
@@ -168,29 +173,28 @@ def forward_aligned(
 
 def backward(
     side: QuerySide,
-    part: KeyPart,
-    runs: Iterable[Run],
-    dkey: Tensor,
-    dvalue: Tensor,
+    parts: Sequence[KeyPart],
+    runs: Sequence[Iterable[Run]],
+    gradients: Sequence[KeyGradient],
     options: KernelOptions,
 ) -> None:
-    """Add this part's share of the exact gradient (semantics 3) to dquery, dkey and dvalue.
+    """Add the parts' share of the exact gradient (semantics 3) to dquery, dkey and dvalue.
 
     With P = exp(s - lse): dS = P * (D * (dout v^T) - delta), dV = (P D)^T dout,
     dQ = scale dS k, dK = scale dS^T q.
 
     Args:
         side: query side; its dquery is summed in place.
-        part: keys and values.
-        runs: which rows meet which.
-        dkey: (b, rows, heads, d) of the part, float32 or float64, summed in place.
-        dvalue: likewise.
+        parts: keys and values.
+        runs: which rows meet which, for each part.
+        gradients: (dk, dv) of each part, (b, rows, heads, d), float32 or float64, summed in place.
         options: scale, dropout.
     """
     dtype = compute_dtype(side.query.dtype)
-    for run in runs:
-        for piece in run.tiles(BLOCK):
-            _backward_tile(side, part, piece, dkey, dvalue, options, dtype)
+    for part, found, (dkey, dvalue) in zip(parts, runs, gradients, strict=True):
+        for run in found:
+            for piece in run.tiles(BLOCK):
+                _backward_tile(side, part, piece, dkey, dvalue, options, dtype)
 
 
 def _backward_tile(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -98,30 +98,37 @@ class Result:
     lane_lse: Tensor | None = None
 
 
+# (dk, dv) of a part, (b, rows, heads, d) both, float32 or float64.
+KeyGradient = tuple[Tensor, Tensor]
+
+
 class PartBackend(Protocol):
-    """A module that computes attention of one part of the keys, as a ring needs it."""
+    """A module that computes attention of some of the keys at a time, as a ring needs it.
+
+    They come as parts, one for each class of key/value heads, and each with runs of its own; all
+    tensors of one kind lie in one piece of memory.
+    """
 
     def forward(
         self,
         query: Tensor,
-        part: KeyPart,
-        runs: RunList,
+        parts: Sequence[KeyPart],
+        runs: tuple[RunList, ...],
         carry: Carry,
         options: KernelOptions,
     ) -> None:
-        """Add the keys of `part` to the carry of every query row that sees them."""
+        """Add the keys of the parts to the carry of every query row that sees them."""
         ...
 
     def backward(
         self,
         side: QuerySide,
-        part: KeyPart,
-        runs: RunList,
-        dkey: Tensor,
-        dvalue: Tensor,
+        parts: Sequence[KeyPart],
+        runs: tuple[RunList, ...],
+        gradients: Sequence[KeyGradient],
         options: KernelOptions,
     ) -> None:
-        """Add the part's share of the exact gradient to `side.dquery`, `dkey` and `dvalue`."""
+        """Add the parts' share of the exact gradient to `side.dquery` and to `gradients`."""
         ...
 
 

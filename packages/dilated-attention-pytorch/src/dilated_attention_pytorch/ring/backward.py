@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from ..comm import Communicator, RankTask, Work
 from ..kernels.carry import compute_dtype
-from ..kernels.options import KernelOptions, KeyPart, QuerySide, Result
+from ..kernels.options import KernelOptions, KeyGradient, KeyPart, QuerySide, Result
 from ..schedule import RankPlan, Round, RunList
 from .alone import whole_sequence
 from .lanes import backward_terms
@@ -54,19 +56,19 @@ class _Homeward:
 def differentiate(
     side: QuerySide,
     shifted: dict[int, QuerySide],
-    part: KeyPart,
-    found: RunList,
-    dkey: Tensor,
-    dvalue: Tensor,
+    parts: Sequence[KeyPart],
+    found: tuple[RunList, ...],
+    gradients: Sequence[KeyGradient],
     options: KernelOptions,
 ) -> None:
-    """Add one key part's gradients, each branch with the queries that it answers."""
+    """Add gradients of keys, each branch with the queries that it answers."""
     if not shifted:
-        options.backend.backward(side, part, found, dkey, dvalue, options)
+        options.backend.backward(side, parts, found, gradients, options)
         return
-    for branch in found.branches:
+    for branch in range(options.problem.num_branches):
         asked = shifted.get(branch, side)
-        options.backend.backward(asked, part, found.of_branch(branch), dkey, dvalue, options)
+        some = tuple(runs.of_branch(branch) for runs in found)
+        options.backend.backward(asked, parts, some, gradients, options)
 
 
 def backward_rank(
@@ -101,7 +103,7 @@ def backward_rank(
     }
     if alone is None:
         own = KeyPart(shard.key, shard.value, shard.key_mask)
-        differentiate(side, shifted, own, plan.local_runs(), dkey, dvalue, options)
+        differentiate(side, shifted, [own], (plan.local_runs(),), [(dkey, dvalue)], options)
     home: _Homeward | None = None
     for index, planned in enumerate(plan.rounds):
         transfer = ahead
@@ -144,7 +146,6 @@ def _piece_gradient(
     b, _, _, d = dkey.shape
     shapes = block_shapes(piece, plan.classes, b, d)
     flat = dkey.new_zeros(flat_size(shapes))
-    parts = zip(transfer.parts(), views(flat, shapes), plan.remote_runs(index), strict=True)
-    for part, (part_dkey, part_dvalue), found in parts:
-        differentiate(side, shifted, part, found, part_dkey, part_dvalue, options)
+    runs = plan.remote_runs(index)
+    differentiate(side, shifted, transfer.parts(), runs, views(flat, shapes), options)
     return flat

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from ..comm import Communicator, RankTask
@@ -17,18 +19,19 @@ from .shifted import fetch_queries
 def attend(
     query: Tensor,
     shifted: dict[int, Tensor],
-    part: KeyPart,
-    found: RunList,
+    parts: Sequence[KeyPart],
+    found: tuple[RunList, ...],
     carry: Carry,
     options: KernelOptions,
 ) -> None:
-    """Add one key part to the carry, each branch with the queries that it answers."""
+    """Add keys to the carry, each branch with the queries that it answers."""
     if not shifted:
-        options.backend.forward(query, part, found, carry, options)
+        options.backend.forward(query, parts, found, carry, options)
         return
-    for branch in found.branches:
+    for branch in range(options.problem.num_branches):
         asked = shifted.get(branch, query)
-        options.backend.forward(asked, part, found.of_branch(branch), carry, options)
+        some = tuple(runs.of_branch(branch) for runs in found)
+        options.backend.forward(asked, parts, some, carry, options)
 
 
 def forward_rank(
@@ -50,7 +53,7 @@ def forward_rank(
     else:
         carry = Carry(shard.query, options.lanes)
         own = KeyPart(shard.key, shard.value, shard.key_mask)
-        attend(shard.query, shifted, own, plan.local_runs(), carry, options)
+        attend(shard.query, shifted, [own], (plan.local_runs(),), carry, options)
     for index in range(len(plan.rounds)):
         transfer = ahead
         assert transfer is not None
@@ -59,6 +62,5 @@ def forward_rank(
         yield from transfer.works
         parts = transfer.parts()
         if parts:
-            for part, runs in zip(parts, plan.remote_runs(index), strict=True):
-                attend(shard.query, shifted, part, runs, carry, options)
+            attend(shard.query, shifted, parts, plan.remote_runs(index), carry, options)
     return finish(carry, plan.queries, options, shard.query.dtype)

@@ -102,6 +102,6 @@ def unpack(
     masks: list[Tensor | None] = [None] * len(classes)
     if flat_mask is not None:
         sizes = [batch * len(rows) for rows in message.rows]
-        masks = [m.view(batch, -1).bool() for m in torch.split(flat_mask, sizes)]
+        masks = [m.view(batch, -1) for m in torch.split(flat_mask.view(torch.bool), sizes)]
     blocks = views(flat, block_shapes(message, classes, batch, head_dim))
     return [KeyPart(k, v, mask) for (k, v), mask in zip(blocks, masks, strict=True)]

@@ -80,7 +80,7 @@ def forward_replicated(
     def compute(owner: int) -> Carry:
         chunk = given.query[:, chunks.rows(owner)]
         carry = Carry(chunk, options.lanes)
-        attend(chunk, chunks.shifted(owner), part, plan.chunk_runs(owner), carry, options)
+        attend(chunk, chunks.shifted(owner), [part], (plan.chunk_runs(owner),), carry, options)
         return carry
 
     own = compute(rank)
@@ -145,8 +145,8 @@ def backward_replicated(
             for query, into in zip(queries, gradient, strict=True)
         ]
         shifted = dict(zip(branches, sides[1:], strict=True))
-        found = plan.chunk_runs(owner)
-        differentiate(sides[0], shifted, part, found, dkey, dvalue, options)
+        found = (plan.chunk_runs(owner),)
+        differentiate(sides[0], shifted, [part], found, [(dkey, dvalue)], options)
         return gradient
 
     own = compute(rank)

@@ -24,7 +24,7 @@ from .runs import Run, RunList
 Int32Array = npt.NDArray[np.int32]
 Side = Literal["query", "key"]
 
-TILE_COLUMNS, ENTRY_COLUMNS = 8, 12
+PROGRAM_COLUMNS, TILE_COLUMNS, ENTRY_COLUMNS = 4, 8, 12
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -32,9 +32,9 @@ class PartTable:
     """What one kernel launch does with a part.
 
     Args:
-        programs: (P, 3) of (own head, first other head, tile): on the query side the query head and
-            its key/value head's place in the part, on the key side that place and the first query
-            head of the key/value head.
+        programs: (P, 4) of (own head, first other head, tile, part): on the query side the query
+            head and its key/value head's place in the part, on the key side that place and the
+            first query head of the key/value head.
         tiles: (T, 8) of (first row, row step, rows, first position, position step, lane, first
             entry, last entry + 1); rows are numbers in the own side's storage.
         entries: (E, 12) of (first row, row step, rows, full_begin, full_end, first position,
@@ -222,44 +222,52 @@ def _kind_tiles(
     return tiles, entries
 
 
+def _groups(runs: RunList, branches: int | None) -> list[tuple[tuple[Run, ...], int]]:
+    """Runs that share tiles, and their lane: all of them, or those of each branch."""
+    if branches is None:
+        return [(tuple(runs), 0)]
+    return [(tuple(runs.of_branch(i)), i) for i in range(branches)]
+
+
 @lru_cache(maxsize=256)
 def part_table(
     problem: Problem,
-    runs: RunList,
+    runs: tuple[RunList, ...],
     side: Side,
     block: int,
     other: int,
     *,
     lanes: bool = False,
 ) -> PartTable:
-    """The tiles of one side for a part's runs.
+    """The tiles of one side for the runs of some parts, which share no query head.
 
     Args:
         problem: what is computed.
-        runs: which rows meet which; a plan's, which keeps them.
+        runs: which rows meet which, for each part; a plan's, which keeps them.
         side: whose rows the tiles are.
         block: rows of a tile.
         other: rows that a kernel takes from the other side at a time.
         lanes: each branch has tiles of its own, and its number as their lane.
     """
-    everything = tuple(runs)
-    groups = [tuple(run for run in everything if run.branch == i) for i in runs.branches]
-    programs: list[tuple[int, int, int]] = []
+    programs: list[tuple[int, ...]] = []
     tiles: list[tuple[int, ...]] = []
     entries: list[tuple[int, ...]] = []
-    for members in groups if lanes else [everything]:
-        lane = members[0].branch if lanes and members else 0
-        for kind, heads in _kinds(problem, members, side).items():
-            some, more = _kind_tiles(problem, members, kind, side, block, other, lane, len(entries))
-            programs.extend((*head, len(tiles) + i) for head in heads for i in range(len(some)))
-            tiles.extend(some)
-            entries.extend(more)
+    for part, found in enumerate(runs):
+        for members, lane in _groups(found, problem.num_branches if lanes else None):
+            for kind, heads in _kinds(problem, members, side).items():
+                some, more = _kind_tiles(
+                    problem, members, kind, side, block, other, lane, len(entries)
+                )
+                numbers = range(len(tiles), len(tiles) + len(some))
+                programs.extend((*head, i, part) for head in heads for i in numbers)
+                tiles.extend(some)
+                entries.extend(more)
 
     def array(rows: list[tuple[int, ...]], columns: int) -> Int32Array:
         return np.asarray(rows, dtype=np.int32).reshape(-1, columns)
 
     return PartTable(
-        array([tuple(x) for x in programs], 3),
+        array(programs, PROGRAM_COLUMNS),
         array(tiles, TILE_COLUMNS),
         array(entries, ENTRY_COLUMNS),
     )

@@ -78,11 +78,6 @@ class RunList:
     def __len__(self) -> int:
         return len(self._members)
 
-    @property
-    def branches(self) -> tuple[int, ...]:
-        """Branches that have runs, ascending."""
-        return tuple(sorted({run.branch for run in self._members}))
-
     def of_branch(self, branch: int) -> RunList:
         """The runs of one branch, kept."""
         if branch not in self._by_branch:

@@ -1,4 +1,4 @@
-"""Kernels for one part of the keys of a ring: they add to what earlier parts have left in memory.
+"""Kernels for some of the keys of a ring: they add to what earlier ones have left in memory.
 
 Legend. A tile is up to BLOCK_M rows of one head that the same runs hold (`schedule/parts.py`). Its
 entries name rows of the other side; a program walks them as `forward` and `backward` do. Forward
@@ -25,8 +25,8 @@ _ENDLESS = tl.constexpr(2**31 - 1)
 
 @triton.jit
 def _own_rows(programs_ptr, tiles_ptr, BLOCK_M: tl.constexpr):
-    """(own head, other head, lane, first entry, last entry + 1, rows, positions, real ones)."""
-    program = programs_ptr + 3 * tl.program_id(0).to(tl.int64)
+    """(own head, other, part, lane, first entry, last entry + 1, rows, positions, real ones)."""
+    program = programs_ptr + 4 * tl.program_id(0).to(tl.int64)
     tile = tiles_ptr + 8 * tl.load(program + 2).to(tl.int64)
     row = tl.arange(0, BLOCK_M)
     place = (tl.load(tile) + row * tl.load(tile + 1)).to(tl.int64)
@@ -34,12 +34,32 @@ def _own_rows(programs_ptr, tiles_ptr, BLOCK_M: tl.constexpr):
     return (
         tl.load(program).to(tl.int64),
         tl.load(program + 1).to(tl.int64),
+        tl.load(program + 3).to(tl.int64),
         tl.load(tile + 5).to(tl.int64),
         tl.load(tile + 6),
         tl.load(tile + 7),
         place,
         positions,
         row < tl.load(tile + 2),
+    )
+
+
+@triton.jit
+def _key_side(parts_ptr, part, batch, ALIGN: tl.constexpr):
+    """(key offset, row stride, head stride, value's likewise, mask offset) of a part and batch.
+
+    Of tensors that begin `offset` elements behind the first part's. ALIGN divides all but the last,
+    which the compiler has to be told: it moves 16 bytes at a time then.
+    """
+    at = parts_ptr + 13 * part
+    return (
+        tl.multiple_of(tl.load(at) + batch * tl.load(at + 1), ALIGN),
+        tl.multiple_of(tl.load(at + 2), ALIGN),
+        tl.multiple_of(tl.load(at + 3), ALIGN),
+        tl.multiple_of(tl.load(at + 4) + batch * tl.load(at + 5), ALIGN),
+        tl.multiple_of(tl.load(at + 6), ALIGN),
+        tl.multiple_of(tl.load(at + 7), ALIGN),
+        tl.load(at + 8) + batch * tl.load(at + 9),
     )
 
 
@@ -63,25 +83,27 @@ def _entry(entries_ptr, number):
 @triton.jit
 def part_forward_kernel(
     query_ptr, key_ptr, value_ptr, mask_ptr, maximum_ptr, total_ptr, weighted_ptr, seed_ptr,
-    programs_ptr, tiles_ptr, entries_ptr, threshold, kept_scale, log2_scale,
-    query_batch, query_row, query_head, key_batch, key_row, key_head,
-    value_batch, value_row, value_head, own_rows, other_rows, heads,
+    programs_ptr, tiles_ptr, entries_ptr, parts_ptr, threshold, kept_scale, log2_scale,
+    query_batch, query_row, query_head, own_rows, heads,
     CAUSAL: tl.constexpr, KEY_MASK: tl.constexpr, DROPOUT: tl.constexpr,
     HEAD: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-    PRECISION: tl.constexpr,
+    PRECISION: tl.constexpr, ALIGN: tl.constexpr,
 ):  # fmt: skip
     """Update (lanes, b, n, H) maximum (natural) and total, and (lanes, b, n, H, d) weighted."""
     batch = tl.program_id(1).to(tl.int64)
     batches = tl.num_programs(1)
-    head, other, lane, begin, end, place, positions, valid = _own_rows(
+    head, other, part, lane, begin, end, place, positions, valid = _own_rows(
         programs_ptr, tiles_ptr, BLOCK_M
     )
     columns = tl.arange(0, BLOCK_D)
     query_base = query_ptr + batch * query_batch + head * query_head
     query = load_rows(query_base + place * query_row, columns, HEAD, BLOCK_D, valid)
-    key_base = key_ptr + batch * key_batch + other * key_head
-    value_base = value_ptr + batch * value_batch + other * value_head
-    mask_base = mask_ptr + batch * other_rows
+    key_at, key_row, key_head, value_at, value_row, value_head, mask_at = _key_side(
+        parts_ptr, part, batch, ALIGN
+    )
+    key_base = key_ptr + key_at + other * key_head
+    value_base = value_ptr + value_at + other * value_head
+    mask_base = mask_ptr + mask_at
     seed = 0
     if DROPOUT:
         seed = tl.load(seed_ptr)
@@ -117,18 +139,16 @@ def part_forward_kernel(
 @triton.jit
 def part_dquery_kernel(
     query_ptr, key_ptr, value_ptr, mask_ptr, dout_ptr, lse_ptr, delta_ptr, dquery_ptr, seed_ptr,
-    programs_ptr, tiles_ptr, entries_ptr, threshold, kept_scale, log2_scale, scale,
-    query_batch, query_row, query_head, key_batch, key_row, key_head,
-    value_batch, value_row, value_head, dout_batch, dout_row, dout_head,
-    own_rows, other_rows, heads,
+    programs_ptr, tiles_ptr, entries_ptr, parts_ptr, threshold, kept_scale, log2_scale, scale,
+    query_batch, query_row, query_head, dout_batch, dout_row, dout_head, own_rows, heads,
     CAUSAL: tl.constexpr, KEY_MASK: tl.constexpr, DROPOUT: tl.constexpr, LANES: tl.constexpr,
     HEAD: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-    PRECISION: tl.constexpr,
+    PRECISION: tl.constexpr, ALIGN: tl.constexpr,
 ):  # fmt: skip
     """Add to dq (b, n, H, d); lse in base 2 and delta are (lanes, b, H, n), contiguous."""
     batch = tl.program_id(1).to(tl.int64)
     batches = tl.num_programs(1)
-    head, other, _lane, begin, end, place, positions, valid = _own_rows(
+    head, other, part, _lane, begin, end, place, positions, valid = _own_rows(
         programs_ptr, tiles_ptr, BLOCK_M
     )
     columns = tl.arange(0, BLOCK_D)
@@ -136,9 +156,12 @@ def part_dquery_kernel(
     dout_base = dout_ptr + batch * dout_batch + head * dout_head
     query = load_rows(query_base + place * query_row, columns, HEAD, BLOCK_D, valid)
     dout = load_rows(dout_base + place * dout_row, columns, HEAD, BLOCK_D, valid)
-    key_base = key_ptr + batch * key_batch + other * key_head
-    value_base = value_ptr + batch * value_batch + other * value_head
-    mask_base = mask_ptr + batch * other_rows
+    key_at, key_row, key_head, value_at, value_row, value_head, mask_at = _key_side(
+        parts_ptr, part, batch, ALIGN
+    )
+    key_base = key_ptr + key_at + other * key_head
+    value_base = value_ptr + value_at + other * value_head
+    mask_base = mask_ptr + mask_at
     seed = 0
     if DROPOUT:
         seed = tl.load(seed_ptr)
@@ -178,27 +201,28 @@ def part_dquery_kernel(
 @triton.jit
 def part_dkey_dvalue_kernel(
     query_ptr, key_ptr, value_ptr, mask_ptr, dout_ptr, lse_ptr, delta_ptr, dkey_ptr, dvalue_ptr,
-    seed_ptr, programs_ptr, tiles_ptr, entries_ptr, threshold, kept_scale, log2_scale, scale,
-    query_batch, query_row, query_head, key_batch, key_row, key_head,
-    value_batch, value_row, value_head, dout_batch, dout_row, dout_head,
-    own_rows, other_rows, heads, own_heads,
+    seed_ptr, programs_ptr, tiles_ptr, entries_ptr, parts_ptr, threshold, kept_scale,
+    log2_scale, scale,
+    query_batch, query_row, query_head, dout_batch, dout_row, dout_head, other_rows, heads,
     CAUSAL: tl.constexpr, KEY_MASK: tl.constexpr, DROPOUT: tl.constexpr, LANES: tl.constexpr,
     HEAD: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-    PRECISION: tl.constexpr,
+    PRECISION: tl.constexpr, ALIGN: tl.constexpr,
 ):  # fmt: skip
-    """Add to dk and dv (b, rows, heads, d) of the part, over the query heads of the group."""
+    """Add to dk and dv (b, rows, heads, d) of the parts, over the query heads of the group."""
     batch = tl.program_id(1).to(tl.int64)
     batches = tl.num_programs(1)
-    head, first_other, _lane, begin, end, place, positions, written = _own_rows(
+    head, first_other, part, _lane, begin, end, place, positions, written = _own_rows(
         programs_ptr, tiles_ptr, BLOCK_M
     )
     columns = tl.arange(0, BLOCK_D)
+    key_at, key_row, key_head, value_at, value_row, value_head, mask_at = _key_side(
+        parts_ptr, part, batch, ALIGN
+    )
     valid = written
     if KEY_MASK:
-        allowed = tl.load(mask_ptr + batch * own_rows + place, mask=valid, other=0)
-        valid = valid & (allowed != 0)
-    key_base = key_ptr + batch * key_batch + head * key_head
-    value_base = value_ptr + batch * value_batch + head * value_head
+        valid = valid & (tl.load(mask_ptr + mask_at + place, mask=valid, other=0) != 0)
+    key_base = key_ptr + key_at + head * key_head
+    value_base = value_ptr + value_at + head * value_head
     key = load_rows(key_base + place * key_row, columns, HEAD, BLOCK_D, valid)
     value = load_rows(value_base + place * value_row, columns, HEAD, BLOCK_D, valid)
     seed = 0
@@ -239,10 +263,13 @@ def part_dkey_dvalue_kernel(
             branch, sequence, seed, threshold, kept_scale, query_row, dout_row, log2_scale,
             columns, True, CAUSAL, False, DROPOUT, HEAD, BLOCK_D, BLOCK_N, PRECISION,
         )  # fmt: skip
+    gradients = parts_ptr + 13 * part
+    own_rows, own_heads = tl.load(gradients + 9), tl.load(gradients + 12)
     at = ((batch * own_rows + place) * own_heads + head) * HEAD
-    key_before = load_rows(dkey_ptr + at, columns, HEAD, BLOCK_D, valid)
-    value_before = load_rows(dvalue_ptr + at, columns, HEAD, BLOCK_D, valid)
+    dkey_at = dkey_ptr + tl.load(gradients + 10) + at
+    dvalue_at = dvalue_ptr + tl.load(gradients + 11) + at
+    key_before = load_rows(dkey_at, columns, HEAD, BLOCK_D, valid)
+    value_before = load_rows(dvalue_at, columns, HEAD, BLOCK_D, valid)
     inside = valid[:, None] & (columns[None, :] < HEAD)
-    pointers = at[:, None] + columns[None, :]
-    tl.store(dkey_ptr + pointers, key_before + dkey * scale, mask=inside)
-    tl.store(dvalue_ptr + pointers, value_before + dvalue, mask=inside)
+    tl.store(dkey_at[:, None] + columns[None, :], key_before + dkey * scale, mask=inside)
+    tl.store(dvalue_at[:, None] + columns[None, :], value_before + dvalue, mask=inside)

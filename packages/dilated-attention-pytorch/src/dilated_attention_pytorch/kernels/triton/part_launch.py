@@ -1,8 +1,9 @@
-"""The backend's part for rings: one part of the keys at a time, added to what is in memory."""
+"""The backend's part for rings: some of the keys at a time, added to what is in memory."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor
 from ...schedule import Problem, RunList
 from ...schedule.parts import Side, part_table
 from ..carry import Carry
-from ..options import KernelOptions, KeyPart, QuerySide
+from ..options import KernelOptions, KeyGradient, KeyPart, QuerySide
 from .blocks import Blocks, dkey_blocks, dquery_blocks, forward_blocks
 from .launcher import Launcher
 from .part import part_dkey_dvalue_kernel, part_dquery_kernel, part_forward_kernel
@@ -30,30 +31,31 @@ _KERNELS = {
 class _Call:
     """All that a launch depends on but the tensors' addresses: the key of what is kept.
 
-    `strides` are those of query, key and value, and of dout in backward; `sizes` the numbers of
-    own rows, of rows of the other side, and of query heads, then of the part's heads for dk.
+    `strides` are those of query, and of dout in backward; `rows` are the rank's own; `parts` hold
+    the 13 numbers of each part that the kernels read (`part._key_side`).
     """
 
     kernel: str
     problem: Problem
-    runs: RunList
+    runs: tuple[RunList, ...]
     blocks: Blocks
     scale: float
     dropout_p: float
     masked: bool
     lanes: bool
     batch: int
+    rows: int
     head_dim: int
     dtype: torch.dtype
     device: torch.device
     strides: tuple[tuple[int, ...], ...]
-    sizes: tuple[int, ...]
+    parts: tuple[tuple[int, ...], ...]
 
 
 @lru_cache(maxsize=256)
 def _tables(
     problem: Problem,
-    runs: RunList,
+    runs: tuple[RunList, ...],
     side: Side,
     blocks: Blocks,
     device: torch.device,
@@ -66,9 +68,16 @@ def _tables(
     return tuple(torch.from_numpy(x).to(device) for x in arrays), len(table.programs)
 
 
+def _alignment(call: _Call) -> int:
+    """Elements in 16 bytes, if all places and strides of keys and values are such multiples."""
+    elements = 16 // call.dtype.itemsize
+    fits = all(number % elements == 0 for part in call.parts for number in part[:8])
+    return elements if fits else 1
+
+
 @lru_cache(maxsize=256)
 def _launcher(call: _Call) -> Launcher | None:
-    """None where the part has no run."""
+    """None where the parts have no run."""
     forward = call.kernel == "forward"
     side: Side = "key" if call.kernel == "dkey" else "query"
     lanes = call.lanes and forward
@@ -82,7 +91,8 @@ def _launcher(call: _Call) -> Launcher | None:
         call.scale * math.log2(math.e),
         *(() if forward else (call.scale,)),
         *(stride for strides in call.strides for stride in strides[:3]),
-        *call.sizes,
+        call.rows,
+        call.problem.num_heads,
         call.problem.is_causal,
         call.masked,
         p > 0,
@@ -92,113 +102,168 @@ def _launcher(call: _Call) -> Launcher | None:
         call.blocks.own,
         call.blocks.other,
         "ieee",
+        _alignment(call),
     )
     return Launcher(
         _KERNELS[call.kernel],
         (programs, call.batch, 1),
-        tables,
+        (*tables, torch.tensor(call.parts, dtype=torch.int64, device=call.device)),
         numbers,
         warps=call.blocks.warps,
         stages=call.blocks.stages,
     )
 
 
+def _behind(tensor: Tensor, first: Tensor) -> int:
+    """Elements from the beginning of one tensor to that of another in the same memory."""
+    return (tensor.data_ptr() - first.data_ptr()) // tensor.element_size()
+
+
+def _numbers(
+    parts: Sequence[KeyPart], gradients: Sequence[KeyGradient] = ()
+) -> tuple[tuple[int, ...], ...]:
+    """Where keys, values, masks and gradients of the parts lie, seen from the first part's."""
+    found = []
+    for i, part in enumerate(parts):
+        places = [
+            (_behind(x, first), *x.stride()[:3])
+            for x, first in ((part.key, parts[0].key), (part.value, parts[0].value))
+        ]
+        mask = 0
+        if part.key_mask is not None and parts[0].key_mask is not None:
+            mask = _behind(part.key_mask, parts[0].key_mask)
+        behind = (0, 0)
+        if gradients:
+            behind = (
+                _behind(gradients[i][0], gradients[0][0]),
+                _behind(gradients[i][1], gradients[0][1]),
+            )
+        _, rows, heads, _ = part.key.shape
+        found.append((*places[0], *places[1], mask, rows, *behind, heads))
+    return tuple(found)
+
+
+def _readable(parts: Sequence[KeyPart]) -> list[KeyPart]:
+    """The parts themselves, or copies where the kernels cannot read them.
+
+    The head dimension of keys and values and the rows of masks have to be contiguous. Several parts
+    come out of one message, packed.
+    """
+    found = []
+    for part in parts:
+        mask = None if part.key_mask is None else part.key_mask.contiguous()
+        key, value = (x if x.stride(-1) == 1 else x.contiguous() for x in (part.key, part.value))
+        found.append(KeyPart(key, value, mask))
+    return found
+
+
 def _launch(
     kernel: str,
     blocks: Blocks,
-    runs: RunList,
+    runs: tuple[RunList, ...],
     options: KernelOptions,
-    masked: bool,
+    parts: Sequence[KeyPart],
+    numbers: tuple[tuple[int, ...], ...],
     read: tuple[Tensor, ...],
-    sizes: tuple[int, ...],
     *tensors: Tensor,
 ) -> None:
-    """Launch a kernel on all its tensors; `read` are those whose strides it takes."""
-    query = read[0]
+    """Launch a kernel on all its tensors; `read` are those of query's side."""
+    query, key = read[0], parts[0]
+    mask = query if key.key_mask is None else key.key_mask.view(torch.uint8)
+    seed = query if options.seed is None else options.seed
     call = _Call(
-        kernel, options.problem, runs, blocks, options.scale, options.dropout_p, masked,
-        options.per_branch, query.shape[0], query.shape[3], query.dtype, query.device,
-        tuple(tensor.stride() for tensor in read), sizes,
-    )  # fmt: skip
+        kernel,
+        options.problem,
+        runs,
+        blocks,
+        options.scale,
+        options.dropout_p,
+        key.key_mask is not None,
+        options.per_branch,
+        query.shape[0],
+        query.shape[1],
+        query.shape[3],
+        query.dtype,
+        query.device,
+        tuple(tensor.stride() for tensor in read),
+        numbers,
+    )
     with torch.cuda.device_of(query):
         launcher = _launcher(call)
         if launcher is not None:
-            launcher(*tensors)
-
-
-def _rows_last(tensor: Tensor) -> Tensor:
-    """The tensor itself, or a copy where its head dimension is not contiguous."""
-    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
-
-
-def _bytes(key_mask: Tensor | None, query: Tensor) -> Tensor:
-    """The mask as bytes; without one the query, which the kernels do not read in its place."""
-    return query if key_mask is None else key_mask.contiguous().view(torch.uint8)
+            # Without a mask or a seed the kernels read none, and get the query in its place.
+            launcher(query, key.key, key.value, mask, *tensors, seed)
 
 
 def forward(
-    query: Tensor, part: KeyPart, runs: RunList, carry: Carry, options: KernelOptions
+    query: Tensor,
+    parts: Sequence[KeyPart],
+    runs: tuple[RunList, ...],
+    carry: Carry,
+    options: KernelOptions,
 ) -> None:
-    """Add the keys of `part` to the carry of every query row that sees them, one launch.
+    """Add the keys of the parts to the carry of every query row that sees them, one launch.
 
     Args:
         query: (b, n, H, d), the rank's rows, any strides but a contiguous head dimension.
-        part: keys and values.
-        runs: which rows meet which.
+        parts: keys and values.
+        runs: which rows meet which, for each part.
         carry: updated in place.
         options: problem, scale, dropout.
     """
-    query, key, value = _rows_last(query), _rows_last(part.key), _rows_last(part.value)
-    seed = query if options.seed is None else options.seed
+    some = [i for i, found in enumerate(runs) if len(found)]
+    if not some:
+        return
+    runs = tuple(runs[i] for i in some)
+    query, parts = _rows_last(query), _readable([parts[i] for i in some])
+    blocks = forward_blocks(query.shape[3], query.dtype)
     _launch(
-        "forward",
-        forward_blocks(query.shape[3], query.dtype),
-        runs,
-        options,
-        part.key_mask is not None,
-        (query, key, value),
-        (query.shape[1], key.shape[1], query.shape[2]),
-        *(query, key, value, _bytes(part.key_mask, query)),
-        *(carry.maximum, carry.total, carry.weighted, seed),
+        *("forward", blocks, runs, options, parts, _numbers(parts), (query,)),
+        *(carry.maximum, carry.total, carry.weighted),
     )
 
 
 def backward(
     side: QuerySide,
-    part: KeyPart,
-    runs: RunList,
-    dkey: Tensor,
-    dvalue: Tensor,
+    parts: Sequence[KeyPart],
+    runs: tuple[RunList, ...],
+    gradients: Sequence[KeyGradient],
     options: KernelOptions,
 ) -> None:
-    """Add the part's share of the exact gradient to dquery, dkey and dvalue, two launches.
+    """Add the parts' share of the exact gradient to dquery, dk and dv, two launches.
 
     Args:
         side: query side; its dquery (float32, contiguous) is summed in place.
-        part: keys and values.
-        runs: which rows meet which.
-        dkey: (b, rows, heads, d) of the part, float32, contiguous, summed in place.
-        dvalue: likewise.
+        parts: keys and values.
+        runs: which rows meet which, for each part.
+        gradients: (dk, dv) of each part, (b, rows, heads, d), float32, contiguous, summed in place.
         options: problem, scale, dropout.
     """
-    query, key, value, dout = (_rows_last(x) for x in (side.query, part.key, part.value, side.dout))
-    n, heads, head_dim = query.shape[1:]
+    some = [i for i, found in enumerate(runs) if len(found)]
+    if not some:
+        return
+    runs, gradients = tuple(runs[i] for i in some), [gradients[i] for i in some]
+    query, dout = _rows_last(side.query), _rows_last(side.dout)
+    parts = _readable([parts[i] for i in some])
     lse2, delta = (x.transpose(2, 3).contiguous() for x in (side.lse, side.delta))
     lse2 = torch.where(lse2 == -torch.inf, torch.inf, lse2 * math.log2(math.e))
-    seed = query if options.seed is None else options.seed
-    masked = part.key_mask is not None
-    read = (query, key, value, dout)
-    given = (query, key, value, _bytes(part.key_mask, query), dout, lse2, delta)
-    for x in (side.dquery, dkey, dvalue):
+    for x in (side.dquery, *(x for pair in gradients for x in pair)):
         assert x.is_contiguous()
         assert x.dtype == torch.float32
+    numbers, read, d = _numbers(parts, gradients), (query, dout), query.shape[3]
+    dkey, dvalue = gradients[0]
+    blocks = dquery_blocks(d, query.dtype)
     _launch(
-        *("dquery", dquery_blocks(head_dim, query.dtype), runs, options, masked, read),
-        (n, key.shape[1], heads),
-        *(*given, side.dquery, seed),
+        *("dquery", blocks, runs, options, parts, numbers, read),
+        *(dout, lse2, delta, side.dquery),
     )
+    blocks = dkey_blocks(d, query.dtype)
     _launch(
-        *("dkey", dkey_blocks(head_dim, query.dtype), runs, options, masked, read),
-        (key.shape[1], n, heads, key.shape[2]),
-        *(*given, dkey, dvalue, seed),
+        *("dkey", blocks, runs, options, parts, numbers, read),
+        *(dout, lse2, delta, dkey, dvalue),
     )
+
+
+def _rows_last(tensor: Tensor) -> Tensor:
+    """The tensor itself, or a copy where its head dimension is not contiguous."""
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
