@@ -83,7 +83,8 @@ def explain(
     backward = cost.attention_flops(problem, batch_size, head_dim, backward=True)
     branches = ", ".join(f"({b.segment_length}, {b.dilation_rate})" for b in pattern.branches)
     dense = 4 * batch_size * head_dim * num_heads * n * n
-    share = f" ({forward / dense:.2%} of dense attention's)" if n else ""
+    full = "non-causal dense attention's" if is_causal else "dense attention's"
+    share = f" ({forward / dense:.2%} of {full})" if n else ""
     kind = str(dtype).removeprefix("torch.")
     lines = [
         f"pattern    {pattern.rule}: (w, r) = {branches}",

@@ -104,14 +104,20 @@ def agree(
     broken = [rank for rank, flag in enumerate(values[_FAILED]) if flag]
     if broken:
         raise PeerError(
-            f"rank {comm.rank}: the call was refused on {_ranks(broken)} of the ring, which "
-            "raised an error of its own; see its message"
+            f"rank {comm.rank}, {_operation(mine)}: the call was refused on {_ranks(broken)} of "
+            "the ring, which raised an error of its own; see its message"
         )
     for name in FIELDS:
         if name not in _FREE and len(set(values[name])) > 1:
             words = (passed or {}).get(name)
             raise RankDisagreementError(_difference(name, values[name], comm.rank, words))
     return Agreement(values)
+
+
+def _operation(fields: dict[str, int]) -> str:
+    """Which call of the group this is, and which direction of it."""
+    direction = "backward" if fields.get("operation") == BACKWARD else "forward"
+    return f"{direction} of call {fields.get('call', 0)}"
 
 
 def _ranks(ranks: Sequence[int]) -> str:
