@@ -18,7 +18,7 @@ from .backward import dkey_dvalue_kernel, dquery_kernel
 from .blocks import Blocks, dkey_blocks, dquery_blocks, forward_blocks, lanes_forward_blocks
 from .forward import forward_kernel
 from .lanes import lanes_dkey_dvalue_kernel, lanes_dquery_kernel, lanes_forward_kernel
-from .launcher import Launcher
+from .launcher import Launcher, dropout_numbers, rows_last
 from .prepare import prepare
 
 Strides = tuple[int, ...]
@@ -114,10 +114,7 @@ def _launcher(
 def _numbers(call: _Call) -> tuple[float, ...]:
     """Dropout's threshold and factor where the kernels know it, then the scale in base 2."""
     log2_scale = call.scale * math.log2(math.e)
-    if call.lanes:
-        return (log2_scale,)
-    p = call.dropout_p
-    return math.floor(p * 2**32), 0.0 if p == 1 else 1 / (1 - p), log2_scale
+    return (log2_scale,) if call.lanes else (*dropout_numbers(call.dropout_p), log2_scale)
 
 
 @lru_cache(maxsize=64)
@@ -171,11 +168,6 @@ def _call(options: KernelOptions, masked: bool, wide: bool, *tensors: Tensor) ->
     )
 
 
-def _rows_last(tensor: Tensor) -> Tensor:
-    """The tensor itself, or a copy where its head dimension is not contiguous."""
-    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
-
-
 def _bytes(key_mask: Tensor | None, query: Tensor) -> Tensor:
     """The mask as bytes; without one the query, which the kernels do not read in its place."""
     return query if key_mask is None else key_mask.contiguous().view(torch.uint8)
@@ -200,7 +192,7 @@ def forward(
         options: problem, scale, dropout.
         wide: out in float32.
     """
-    query, key, value = _rows_last(query), _rows_last(key), _rows_last(value)
+    query, key, value = rows_last(query), rows_last(key), rows_last(value)
     dtype = torch.float32 if wide else query.dtype
     out = torch.empty(query.shape, dtype=dtype, device=query.device)
     lse = torch.empty(query.shape[:3], dtype=torch.float32, device=query.device)
@@ -245,7 +237,7 @@ def backward(
         options: problem, scale, dropout.
         wide: gradients in float32.
     """
-    query, key, value, dout = (_rows_last(x) for x in (query, key, value, dout))
+    query, key, value, dout = (rows_last(x) for x in (query, key, value, dout))
     dtype = torch.float32 if wide else query.dtype
     dquery, dkey, dvalue = (
         torch.empty(x.shape, dtype=dtype, device=x.device) for x in (query, key, value)

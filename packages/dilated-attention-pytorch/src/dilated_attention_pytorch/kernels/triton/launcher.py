@@ -7,11 +7,22 @@ call to call; only tensors do, and of these only whether 16 divides their addres
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import Tensor
 
 Grid = tuple[int, int, int]
+
+
+def rows_last(tensor: Tensor) -> Tensor:
+    """The tensor itself, or a copy where its head dimension is not contiguous."""
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
+
+
+def dropout_numbers(dropout_p: float) -> tuple[int, float]:
+    """The least Philox word that is kept, and the factor of what is kept."""
+    return math.floor(dropout_p * 2**32), 0.0 if dropout_p == 1 else 1 / (1 - dropout_p)
 
 
 class Launcher:

@@ -17,7 +17,7 @@ from ...schedule.parts import Side, part_table
 from ..carry import Carry
 from ..options import KernelOptions, KeyGradient, KeyPart, QuerySide
 from .blocks import Blocks, dkey_blocks, dquery_blocks, forward_blocks
-from .launcher import Launcher
+from .launcher import Launcher, dropout_numbers, rows_last
 from .part import part_dkey_dvalue_kernel, part_dquery_kernel, part_forward_kernel
 
 _KERNELS = {
@@ -84,10 +84,8 @@ def _launcher(call: _Call) -> Launcher | None:
     tables, programs = _tables(call.problem, call.runs, side, call.blocks, call.device, lanes=lanes)
     if not programs:
         return None
-    p = call.dropout_p
     numbers: tuple[Any, ...] = (
-        math.floor(p * 2**32),
-        0.0 if p == 1 else 1 / (1 - p),
+        *dropout_numbers(call.dropout_p),
         call.scale * math.log2(math.e),
         *(() if forward else (call.scale,)),
         *(stride for strides in call.strides for stride in strides[:3]),
@@ -95,7 +93,7 @@ def _launcher(call: _Call) -> Launcher | None:
         call.problem.num_heads,
         call.problem.is_causal,
         call.masked,
-        p > 0,
+        call.dropout_p > 0,
         *(() if forward else (call.lanes,)),
         call.head_dim,
         max(16, triton.next_power_of_2(call.head_dim)),
@@ -152,8 +150,7 @@ def _readable(parts: Sequence[KeyPart]) -> list[KeyPart]:
     found = []
     for part in parts:
         mask = None if part.key_mask is None else part.key_mask.contiguous()
-        key, value = (x if x.stride(-1) == 1 else x.contiguous() for x in (part.key, part.value))
-        found.append(KeyPart(key, value, mask))
+        found.append(KeyPart(rows_last(part.key), rows_last(part.value), mask))
     return found
 
 
@@ -215,7 +212,7 @@ def forward(
     if not some:
         return
     runs = tuple(runs[i] for i in some)
-    query, parts = _rows_last(query), _readable([parts[i] for i in some])
+    query, parts = rows_last(query), _readable([parts[i] for i in some])
     blocks = forward_blocks(query.shape[3], query.dtype)
     _launch(
         *("forward", blocks, runs, options, parts, _numbers(parts), (query,)),
@@ -243,7 +240,7 @@ def backward(
     if not some:
         return
     runs, gradients = tuple(runs[i] for i in some), [gradients[i] for i in some]
-    query, dout = _rows_last(side.query), _rows_last(side.dout)
+    query, dout = rows_last(side.query), rows_last(side.dout)
     parts = _readable([parts[i] for i in some])
     lse2, delta = (x.transpose(2, 3).contiguous() for x in (side.lse, side.delta))
     lse2 = torch.where(lse2 == -torch.inf, torch.inf, lse2 * math.log2(math.e))
@@ -262,8 +259,3 @@ def backward(
         *("dkey", blocks, runs, options, parts, numbers, read),
         *(dout, lse2, delta, dkey, dvalue),
     )
-
-
-def _rows_last(tensor: Tensor) -> Tensor:
-    """The tensor itself, or a copy where its head dimension is not contiguous."""
-    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
