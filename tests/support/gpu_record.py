@@ -53,6 +53,7 @@ FILES = {
     ),
     "gluon": (
         "kernels/gluon/__init__.py",
+        "kernels/gluon/blocks.py",
         "kernels/gluon/tile.py",
         "kernels/gluon/forward.py",
         "kernels/gluon/dquery.py",

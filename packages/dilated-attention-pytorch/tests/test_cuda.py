@@ -217,7 +217,7 @@ def test_triton_addresses_beyond_two_to_the_31() -> None:
 
 @needs_cuda
 @pytest.mark.cuda
-def test_auto_takes_triton_where_it_serves() -> None:
+def test_auto_takes_kernels_of_its_own() -> None:
     with torch.profiler.profile(
         activities=[torch.profiler.ProfilerActivity.CUDA], acc_events=True
     ) as profile:

@@ -36,18 +36,18 @@ def _compile(name: str, dtype: str, head_dim: int, views: int, **flags: bool) ->
     from triton.experimental.gluon import language as gl
     from triton.experimental.gluon._runtime import GluonASTSource
 
+    from dilated_attention_pytorch.kernels.gluon import blocks as sizes
     from dilated_attention_pytorch.kernels.gluon import launch
 
     kernel: Any = getattr(launch, f"{name}_kernel")
-    sizes = launch.forward_blocks if name == "forward" else launch.backward_blocks
-    blocks = sizes(head_dim)
+    blocks = (sizes.forward_blocks if name == "forward" else sizes.backward_blocks)(head_dim)
     shape = [1, 1, 1, blocks.block, blocks.columns]
     element = {"bf16": gl.bfloat16, "fp16": gl.float16}[dtype]
     layout = gl.NVMMASharedLayout.get_default_for(shape, element)
     constants: dict[str, Any] = {
         "VIEWS": views,
         "BLOCK": blocks.block,
-        "HALF": launch.HALF,
+        "HALF": sizes.HALF,
         "D": blocks.columns,
         "HEAD": head_dim,
         "STAGES": blocks.stages,

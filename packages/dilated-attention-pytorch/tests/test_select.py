@@ -95,15 +95,17 @@ def test_whole_kernels_take_own_rows_in_a_ring_if_they_may() -> None:
         assert not select._alone(dataclasses.replace(ring, own=(SHORT, many)))
 
 
-def test_no_kernel_is_taken_in_rings_that_no_record_speaks_of() -> None:
-    ring = dataclasses.replace(HOPPER, ring=True, own=(SHORT,))
-    assert select.refusal("triton", ring) is None
-    assert "no record" in (select.passed_over("triton", ring) or "")
-    assert select.passed_over("eager", ring) is None
-
-
-def test_auto_takes_the_first_that_serves_and_may_be_taken() -> None:
+def test_auto_takes_the_first_that_serves() -> None:
     serving = [x for x in select.backend_names() if select.passed_over(x, HOPPER) is None]
-    assert serving
-    assert select.passed_over("gluon", HOPPER), "unrecorded kernels are taken by name only"
-    assert "eager" in serving
+    assert serving == ["gluon", "triton", "sdpa", "eager"]
+    masked = dataclasses.replace(HOPPER, key_mask=True)
+    assert select.passed_over("gluon", masked) is not None
+    assert select.passed_over("triton", masked) is None
+
+
+def test_rings_take_the_kernels_of_one_device() -> None:
+    ring = dataclasses.replace(HOPPER, ring=True, own=(SHORT,))
+    assert select.passed_over("gluon", ring) is None
+    shifted = dataclasses.replace(ring, own=())
+    assert "sequence of their own" in (select.passed_over("gluon", shifted) or "")
+    assert select.passed_over("triton", shifted) is None

@@ -81,15 +81,11 @@ class Entry:
     Args:
         refusal: why it cannot serve a request; None where it can.
         load: its kernels, for a device.
-        recorded: this version was checked on a GPU; if not, `auto` takes it on CPUs only.
-        ring_recorded: likewise, in rings.
         slower: why `auto` does better with another backend; None where it does not.
     """
 
     refusal: Callable[[Request], str | None]
     load: Callable[[torch.device], tuple[PartBackend, WholeBackend | None]]
-    recorded: bool = True
-    ring_recorded: bool = False
     slower: Callable[[Request], str | None] = lambda request: None
 
 
@@ -237,10 +233,10 @@ def _parts(device: torch.device) -> PartBackend:
 # w = 2048 * 2^i, r = 2^i, i < 5, at n = 2,048 and 16,384 (H = 4, d = 64, float32 and bfloat16, one
 # thread, CPU seconds), and 0.18 to 0.22 at n = 128.
 _BACKENDS: Final[dict[str, Entry]] = {
-    "gluon": Entry(_gluon_refusal, _load_gluon, recorded=False),
+    "gluon": Entry(_gluon_refusal, _load_gluon),
     "triton": Entry(_triton_refusal, _load_triton),
-    "sdpa": Entry(_sdpa_refusal, _load_sdpa, recorded=False, slower=_sdpa_slower),
-    "eager": Entry(lambda request: None, lambda device: (eager, None), ring_recorded=True),
+    "sdpa": Entry(_sdpa_refusal, _load_sdpa, slower=_sdpa_slower),
+    "eager": Entry(lambda request: None, lambda device: (eager, None)),
 }
 
 
@@ -263,9 +259,6 @@ def refusal(name: str, request: Request) -> str | None:
 def passed_over(name: str, request: Request) -> str | None:
     """Why `auto` does not take a backend for a call; None where it may."""
     entry = _BACKENDS[name]
-    recorded = entry.ring_recorded if request.ring else entry.recorded
-    if request.device.type == "cuda" and not recorded:
-        return "its present kernels have no record of a check on a GPU; name it to use it"
     return refusal(name, request) or entry.slower(request)
 
 

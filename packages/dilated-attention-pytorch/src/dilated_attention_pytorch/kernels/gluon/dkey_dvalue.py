@@ -34,7 +34,7 @@ from .tile import (
 
 @gluon.jit
 def _consume(
-    c: gl.constexpr, key_ptr, key_row, value_ptr, value_row, dkey_ptr, dvalue_offset, out_row,
+    c: gl.constexpr, key_ptr, key_row, value_ptr, value_row, dkey_ptr, dvalue_ptr, out_row,
     table, own, streamed, statistics, ready, free, log2_scale,
     BLOCK: gl.constexpr, HALF: gl.constexpr, D: gl.constexpr, HEAD: gl.constexpr,
     STAGES: gl.constexpr, CAUSAL: gl.constexpr,
@@ -154,14 +154,13 @@ def _consume(
             dkey, dvalue = warpgroup_mma_wait(0, deps=(dkey, dvalue))
         mbarrier.arrive(free.index(stage), count=1)
         i += 1
-    dvalue_ptr = dkey_ptr + dvalue_offset
     store_half(dvalue_ptr, dvalue, start, step, rows, out_row, HEAD, HALF, D, out_layout)
     store_half(dkey_ptr, dkey * scale, start, step, rows, out_row, HEAD, HALF, D, out_layout)
 
 
 @gluon.jit
 def dkey_dvalue_kernel(
-    key_ptr, value_ptr, lse_ptr, delta_ptr, dkey_ptr, table, log_weights,
+    key_ptr, value_ptr, lse_ptr, delta_ptr, dkey_ptr, dvalue_ptr, table, log_weights,
     key_batch, key_row, key_head, value_batch, value_row, value_head,
     length, heads, group, log2_scale,
     q0, q1, q2, q3, q4, q5, q6, q7, q8, q9, q10, q11,
@@ -169,7 +168,7 @@ def dkey_dvalue_kernel(
     VIEWS: gl.constexpr, BLOCK: gl.constexpr, HALF: gl.constexpr, D: gl.constexpr,
     HEAD: gl.constexpr, STAGES: gl.constexpr, CAUSAL: gl.constexpr,
 ):  # fmt: skip
-    """dk and right behind it dv, each (b, n, H_kv, d), summed over the group's query heads."""
+    """dk and dv, each (b, n, H_kv, d), summed over the group's query heads."""
     query_views = (q0, q1, q2, q3, q4, q5, q6, q7, q8, q9, q10, q11)
     dout_views = (o0, o1, o2, o3, o4, o5, o6, o7, o8, o9, o10, o11)
     dtype: gl.constexpr = q0.dtype
@@ -189,14 +188,14 @@ def dkey_dvalue_kernel(
     delta_ptr += batch * heads * length
     key_heads = heads // group
     dkey_ptr += (batch * length * key_heads + head) * HEAD
+    dvalue_ptr += (batch * length * key_heads + head) * HEAD
     out_row = key_heads * HEAD
-    dvalue_offset = gl.num_programs(1).to(gl.int64) * length * out_row
     gl.warp_specialize(
         [
             (
                 _consume,
                 (
-                    0, key_ptr, key_row, value_ptr, value_row, dkey_ptr, dvalue_offset, out_row,
+                    0, key_ptr, key_row, value_ptr, value_row, dkey_ptr, dvalue_ptr, out_row,
                     table, own, streamed, statistics, ready, free, log2_scale,
                     BLOCK, HALF, D, HEAD, STAGES, CAUSAL,
                 ),
@@ -204,7 +203,7 @@ def dkey_dvalue_kernel(
             (
                 _consume,
                 (
-                    1, key_ptr, key_row, value_ptr, value_row, dkey_ptr, dvalue_offset, out_row,
+                    1, key_ptr, key_row, value_ptr, value_row, dkey_ptr, dvalue_ptr, out_row,
                     table, own, streamed, statistics, ready, free, log2_scale,
                     BLOCK, HALF, D, HEAD, STAGES, CAUSAL,
                 ),

@@ -17,30 +17,12 @@ from ...schedule import Problem
 from ...schedule.streams import stream_table
 from ..options import KernelOptions, Result
 from ..triton.prepare import prepare
-from . import MOST_ROWS, MOST_VIEWS, failures
+from . import MOST_VIEWS, failures
+from .blocks import HALF, Blocks, backward_blocks, forward_blocks
 from .dkey_dvalue import dkey_dvalue_kernel
 from .dquery import dquery_kernel
 from .forward import forward_kernel
-from .table import HALF, DeviceTable, descriptors, device_table, moved, readable
-
-
-@dataclass(frozen=True, slots=True)
-class Blocks:
-    """Columns that a row fills in shared memory, rows that come at a time, buffers for them."""
-
-    columns: int
-    block: int
-    stages: int
-
-
-def forward_blocks(head_dim: int) -> Blocks:
-    """Blocks of the forward kernel."""
-    return Blocks(64, MOST_ROWS, 3) if head_dim <= 64 else Blocks(128, MOST_ROWS, 2)
-
-
-def backward_blocks(head_dim: int) -> Blocks:
-    """Blocks of both backward kernels."""
-    return Blocks(64, 64, 4) if head_dim <= 64 else Blocks(128, 64, 4)
+from .table import DeviceTable, descriptors, device_table, moved, readable
 
 
 def executed_pairs(problem: Problem) -> int:
@@ -239,8 +221,7 @@ def backward(
         launch_dquery, launch_dkey, covered, keys_covered = _backward_launchers(call)
         lse, delta = prepare(dout, dlse, result.out, result.lse)
         dquery = _result(query, query.shape, covered, wide)
-        dkey, dvalue = _result(key, (2, *key.shape), keys_covered, wide)
+        dkey, dvalue = (_result(key, key.shape, keys_covered, wide) for _ in range(2))
         launch_dquery((key, value), query, dout, lse, delta, dquery)
-        # The kernel finds dv right behind dk.
-        launch_dkey((query, dout), key, value, lse, delta, dkey)
+        launch_dkey((query, dout), key, value, lse, delta, dkey, dvalue)
     return dquery, dkey, dvalue

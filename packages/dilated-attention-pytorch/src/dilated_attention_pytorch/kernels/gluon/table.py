@@ -14,8 +14,8 @@ from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from ...schedule import Problem
 from ...schedule.streams import StreamTable, View, stream_table
+from .blocks import HALF
 
-HALF = 64
 _RECORD = 12
 
 
