@@ -12,8 +12,15 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+from dilated_attention_pytorch.kernels import eager
 from dilated_attention_pytorch.kernels.carry import Carry, take
-from dilated_attention_pytorch.kernels.options import KernelOptions, KeyGradient, KeyPart, QuerySide
+from dilated_attention_pytorch.kernels.options import (
+    KernelOptions,
+    KeyGradient,
+    KeyPart,
+    QuerySide,
+    Result,
+)
 from dilated_attention_pytorch.schedule import AlignedTile, Run, RunList
 
 from .definition import Pair
@@ -80,6 +87,14 @@ class CountingBackend:
             for run in found:
                 for tile in run.tiles(self.BLOCK):
                     _count(self.backward_pairs, side.query, part, tile, options)
+
+    def finish(self, carry: Carry, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """As the reference."""
+        return eager.finish(carry, dtype)
+
+    def delta(self, dout: Tensor, result: Result, *, detached: bool) -> Tensor:
+        """As the reference."""
+        return eager.delta(dout, result, detached=detached)
 
 
 def _count(

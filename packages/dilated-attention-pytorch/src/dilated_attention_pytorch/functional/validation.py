@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 
 import torch
@@ -76,8 +77,15 @@ def check_pattern(pattern: object, num_heads: int) -> DilationPattern:
             f"pattern must be a DilationPattern, got {type(pattern).__name__}; build one with "
             "DilationPattern.longnet(segment_lengths, dilation_rates)"
         )
-    pattern.offsets(num_heads)
+    # Traced code must not meet the cache.
+    if torch.compiler.is_compiling():
+        pattern.offsets(num_heads)
+    else:
+        _offsets(pattern, num_heads)
     return pattern
+
+
+_offsets = lru_cache(maxsize=256)(DilationPattern.offsets)
 
 
 def check_key_mask(key_mask: Tensor | None, key: Tensor) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..schedule import AlignedTile, Rows, Run
 from .carry import Carry, compute_dtype, put, take
-from .options import KernelOptions, KeyGradient, KeyPart, QuerySide
+from .options import KernelOptions, KeyGradient, KeyPart, QuerySide, Result
 from .philox import dropout_factor
 
 BLOCK = 256
@@ -244,3 +244,16 @@ def _add_heads(total: Tensor, rows: Rows, heads: Rows, share: Tensor) -> None:
         one = Rows(head, 1, 1)
         added = share[:, :, members].sum(2, keepdim=True)
         put(total, rows, one, take(total, rows, one) + added)
+
+
+def finish(carry: Carry, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """(out, lse) of a carry of one lane, which is used up; out in `dtype`."""
+    out, lse = carry.finish()
+    return out[0].to(dtype), lse[0]
+
+
+def delta(dout: Tensor, result: Result, *, detached: bool) -> Tensor:
+    """<dout, out> of every row, (b, n, H); (lanes, b, n, H) if detached, of each lane's own out."""
+    dtype = result.lse.dtype
+    out = result.lane_out if detached and result.lane_out is not None else result.out
+    return (dout.to(dtype) * out.to(dtype)).sum(-1)

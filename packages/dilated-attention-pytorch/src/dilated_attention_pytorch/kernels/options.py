@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from ..schedule import AlignedTile, Problem, RunList
@@ -129,6 +130,17 @@ class PartBackend(Protocol):
         options: KernelOptions,
     ) -> None:
         """Add the parts' share of the exact gradient to `side.dquery` and to `gradients`."""
+        ...
+
+    def finish(self, carry: Carry, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """(out, lse) of a carry of one lane, out in `dtype`; the carry is used up."""
+        ...
+
+    def delta(self, dout: Tensor, result: Result, *, detached: bool) -> Tensor:
+        """<dout, out>, (b, n, H); if detached of each lane's own out, (lanes, b, n, H).
+
+        In float32, or float64 for float64 inputs. It need not hold for rows that see no key.
+        """
         ...
 
 

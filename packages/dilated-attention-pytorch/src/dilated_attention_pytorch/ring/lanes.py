@@ -18,8 +18,7 @@ def finish(carry: Carry, queries: Groups, options: KernelOptions, dtype: torch.d
     softmax over all branches; only phantom keys and the gradient make it differ.
     """
     if not options.per_branch:
-        out, lse = carry.finish()
-        return Result(out[0].to(dtype), lse[0])
+        return Result(*options.backend.finish(carry, dtype))
     if options.problem.pattern.phantom_keys:
         _add_phantoms(carry, queries, options)
     lane_out, lane_lse = carry.finish()
@@ -66,14 +65,13 @@ def backward_terms(
     delta = <dout, out> - dlse. With a detached mix branch i backpropagates `alpha_i dout` with its
     own (out_i, lse_i): since `alpha_i P_i` is the joint P, only delta changes, to <dout, out_i>.
     """
-    dtype = result.lse.dtype
-    dout = dout.to(dtype)
     lse = result.lse[None]
-    if result.lane_out is not None and result.lane_lse is not None:
+    detached = options.problem.pattern.detach_mix
+    delta = options.backend.delta(dout, result, detached=detached)
+    if result.lane_lse is not None:
         lse = torch.where(result.lane_lse == -torch.inf, torch.inf, lse)
-        if options.problem.pattern.detach_mix:
-            return lse, (dout[None] * result.lane_out.to(dtype)).sum(-1)
-    delta = (dout * result.out.to(dtype)).sum(-1)
+    if detached:
+        return lse, delta
     if dlse is not None:
         delta = delta - dlse
     return lse, delta[None].expand_as(lse)

@@ -1,9 +1,16 @@
-"""Rows of a message in one flat buffer: for each key class its keys, then its values."""
+"""Rows of a message in one flat buffer: all keys, then all values; (b, row and head, d) each.
+
+The rows and heads of a key class stand together, heads fastest, classes in order. So one kernel
+packs a message, whatever the number of classes, and each class is a strided view of the buffer.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from itertools import accumulate
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,10 +18,12 @@ from ..kernels.options import KeyPart
 from ..schedule import KeyClass, Message
 from .indexing import index_tensor
 
+Shape = tuple[int, int, int, int]
+
 
 def block_shapes(
     message: Message, classes: Sequence[KeyClass], batch: int, head_dim: int
-) -> list[tuple[int, int, int, int]]:
+) -> list[Shape]:
     """(b, rows, heads, d) of each class's block."""
     return [
         (batch, len(rows), len(key_class.heads), head_dim)
@@ -22,23 +31,35 @@ def block_shapes(
     ]
 
 
-def views(flat: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[tuple[Tensor, Tensor]]:
-    """(key, value) views of each class's block in a flat buffer."""
-    sizes = [torch.Size(shape).numel() for shape in shapes for _ in range(2)]
-    parts = torch.split(flat, sizes)
-    return [
-        (parts[2 * i].view(shape), parts[2 * i + 1].view(shape)) for i, shape in enumerate(shapes)
-    ]
-
-
-def flat_size(shapes: Sequence[tuple[int, ...]]) -> int:
+def flat_size(shapes: Sequence[Shape]) -> int:
     """Elements of a flat buffer with keys and values of these shapes."""
     return 2 * sum(torch.Size(shape).numel() for shape in shapes)
 
 
-def row_index(message: Message, index: int, device: torch.device) -> Tensor:
-    """Row numbers of one class in the sender's storage, as an index tensor."""
-    return index_tensor(message.rows[index], device)
+def views(flat: Tensor, shapes: Sequence[Shape]) -> list[tuple[Tensor, Tensor]]:
+    """(key, value) views of each class's block in a flat buffer."""
+    half, found, at = flat.numel() // 2, [], flat.storage_offset()
+    for shape in shapes:
+        b, rows, heads, d = shape
+        strides = (half // b, heads * d, d, 1)
+        found.append(
+            (flat.as_strided(shape, strides, at), flat.as_strided(shape, strides, at + half))
+        )
+        at += rows * heads * d
+    return found
+
+
+@lru_cache(maxsize=1024)
+def _places(
+    message: Message, classes: tuple[KeyClass, ...], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """(row in the sender's storage, key/value head) of everything in a message, in its order."""
+    rows = [np.repeat(r, len(c.heads)) for r, c in zip(message.rows, classes, strict=True)]
+    heads = [np.tile(c.heads, len(r)) for r, c in zip(message.rows, classes, strict=True)]
+    return (
+        index_tensor(np.concatenate(rows), device),
+        index_tensor(np.concatenate(heads).astype(np.int64), device),
+    )
 
 
 def head_index(key_class: KeyClass, device: torch.device) -> Tensor:
@@ -46,43 +67,44 @@ def head_index(key_class: KeyClass, device: torch.device) -> Tensor:
     return torch.tensor(key_class.heads, device=device)
 
 
-def pack(message: Message, classes: Sequence[KeyClass], key: Tensor, value: Tensor) -> Tensor:
+def pack(message: Message, classes: tuple[KeyClass, ...], key: Tensor, value: Tensor) -> Tensor:
     """Copy the message's rows out of a shard's key and value."""
     b, _, _, d = key.shape
-    shapes = block_shapes(message, classes, b, d)
-    flat = key.new_empty(flat_size(shapes))
-    for i, (to_key, to_value) in enumerate(views(flat, shapes)):
-        rows, heads = row_index(message, i, key.device), head_index(classes[i], key.device)
-        to_key.copy_(key[:, rows[:, None], heads])
-        to_value.copy_(value[:, rows[:, None], heads])
-    return flat
+    rows, heads = _places(message, classes, key.device)
+    packed = key.new_empty((2, b, len(rows), d))
+    for tensor, out in zip((key, value), packed, strict=True):
+        if tensor.stride(1) == tensor.shape[2] * tensor.stride(2):
+            at = rows * tensor.shape[2] + heads
+            torch.index_select(tensor.flatten(1, 2), 1, at, out=out)
+        else:
+            torch.ops.aten.index.Tensor_out(tensor, [None, rows, heads], out=out)
+    return packed.view(-1)
 
 
 def add_back(
     message: Message,
-    classes: Sequence[KeyClass],
+    classes: tuple[KeyClass, ...],
     flat: Tensor,
     dkey: Tensor,
     dvalue: Tensor,
 ) -> None:
-    """Add gradients of a message's rows, packed alike, to the shard's own."""
-    b, _, _, d = dkey.shape
-    shapes = block_shapes(message, classes, b, d)
-    for i, (from_key, from_value) in enumerate(views(flat, shapes)):
-        rows, heads = row_index(message, i, dkey.device), head_index(classes[i], dkey.device)
-        dkey[:, rows[:, None], heads] += from_key
-        dvalue[:, rows[:, None], heads] += from_value
+    """Add gradients of a message's rows, packed alike, to the shard's own, which are contiguous."""
+    b, _, total, d = dkey.shape
+    rows, heads = _places(message, classes, dkey.device)
+    at = rows * total + heads
+    # No row and head occurs twice, so the sums do not depend on an order.
+    for tensor, packed in zip((dkey, dvalue), flat.view(2, b, len(rows), d), strict=True):
+        tensor.view(b, -1, d).index_add_(1, at, packed)
+
+
+@lru_cache(maxsize=1024)
+def _mask_rows(message: Message, device: torch.device) -> Tensor:
+    return index_tensor(np.concatenate(message.rows), device)
 
 
 def pack_mask(message: Message, key_mask: Tensor) -> Tensor:
-    """The key mask of the message's rows, one byte a row and class."""
-    device = key_mask.device
-    return torch.cat(
-        [
-            key_mask[:, row_index(message, i, device)].to(torch.uint8).flatten()
-            for i in range(len(message.rows))
-        ]
-    )
+    """The key mask of the message's rows, one byte a row and class: (b, rows of all classes)."""
+    return key_mask[:, _mask_rows(message, key_mask.device)].to(torch.uint8).flatten()
 
 
 def mask_size(message: Message, batch: int) -> int:
@@ -99,9 +121,12 @@ def unpack(
     head_dim: int,
 ) -> list[KeyPart]:
     """The received rows as one key part for each class."""
+    blocks = views(flat, block_shapes(message, classes, batch, head_dim))
     masks: list[Tensor | None] = [None] * len(classes)
     if flat_mask is not None:
-        sizes = [batch * len(rows) for rows in message.rows]
-        masks = [m.view(batch, -1) for m in torch.split(flat_mask.view(torch.bool), sizes)]
-    blocks = views(flat, block_shapes(message, classes, batch, head_dim))
+        whole = flat_mask.view(torch.bool).view(batch, -1)
+        ends = list(accumulate(len(rows) for rows in message.rows))
+        masks = [
+            whole[:, end - len(rows) : end] for end, rows in zip(ends, message.rows, strict=True)
+        ]
     return [KeyPart(k, v, mask) for (k, v), mask in zip(blocks, masks, strict=True)]

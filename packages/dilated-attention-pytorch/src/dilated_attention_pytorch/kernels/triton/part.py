@@ -51,7 +51,7 @@ def _key_side(parts_ptr, part, batch, ALIGN: tl.constexpr):
     Of tensors that begin `offset` elements behind the first part's. ALIGN divides all but the last,
     which the compiler has to be told: it moves 16 bytes at a time then.
     """
-    at = parts_ptr + 13 * part
+    at = parts_ptr + 14 * part
     return (
         tl.multiple_of(tl.load(at) + batch * tl.load(at + 1), ALIGN),
         tl.multiple_of(tl.load(at + 2), ALIGN),
@@ -263,9 +263,9 @@ def part_dkey_dvalue_kernel(
             branch, sequence, seed, threshold, kept_scale, query_row, dout_row, log2_scale,
             columns, True, CAUSAL, False, DROPOUT, HEAD, BLOCK_D, BLOCK_N, PRECISION,
         )  # fmt: skip
-    gradients = parts_ptr + 13 * part
-    own_rows, own_heads = tl.load(gradients + 9), tl.load(gradients + 12)
-    at = ((batch * own_rows + place) * own_heads + head) * HEAD
+    gradients = parts_ptr + 14 * part
+    own_heads = tl.load(gradients + 12)
+    at = batch * tl.load(gradients + 13) + (place * own_heads + head) * HEAD
     dkey_at = dkey_ptr + tl.load(gradients + 10) + at
     dvalue_at = dvalue_ptr + tl.load(gradients + 11) + at
     key_before = load_rows(dkey_at, columns, HEAD, BLOCK_D, valid)
@@ -273,3 +273,22 @@ def part_dkey_dvalue_kernel(
     inside = valid[:, None] & (columns[None, :] < HEAD)
     tl.store(dkey_at[:, None] + columns[None, :], key_before + dkey * scale, mask=inside)
     tl.store(dvalue_at[:, None] + columns[None, :], value_before + dvalue, mask=inside)
+
+
+@triton.jit
+def finish_kernel(
+    maximum_ptr, total_ptr, weighted_ptr, out_ptr, rows,
+    HEAD: tl.constexpr, BLOCK_D: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """out = weighted / total in its dtype, and lse in the place of maximum; (rows, d), (rows,)."""
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    columns = tl.arange(0, BLOCK_D)
+    valid = row < rows
+    inside = valid[:, None] & (columns[None, :] < HEAD)
+    at = row[:, None] * HEAD + columns[None, :]
+    total = tl.load(total_ptr + row, mask=valid, other=0.0)
+    total = tl.where(total == 0.0, 1.0, total)
+    maximum = tl.load(maximum_ptr + row, mask=valid, other=0.0)
+    out = tl.load(weighted_ptr + at, mask=inside, other=0.0) / total[:, None]
+    tl.store(out_ptr + at, out.to(out_ptr.dtype.element_ty), mask=inside)
+    tl.store(maximum_ptr + row, maximum + tl.log(total), mask=valid)

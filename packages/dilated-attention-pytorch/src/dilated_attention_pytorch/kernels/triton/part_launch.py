@@ -15,10 +15,16 @@ from torch import Tensor
 from ...schedule import Problem, RunList
 from ...schedule.parts import Side, part_table
 from ..carry import Carry
-from ..options import KernelOptions, KeyGradient, KeyPart, QuerySide
+from ..options import KernelOptions, KeyGradient, KeyPart, QuerySide, Result
 from .blocks import Blocks, dkey_blocks, dquery_blocks, forward_blocks
 from .launcher import Launcher, dropout_numbers, rows_last
-from .part import part_dkey_dvalue_kernel, part_dquery_kernel, part_forward_kernel
+from .part import (
+    finish_kernel,
+    part_dkey_dvalue_kernel,
+    part_dquery_kernel,
+    part_forward_kernel,
+)
+from .prepare import prepare
 
 _KERNELS = {
     "forward": part_forward_kernel,
@@ -32,7 +38,7 @@ class _Call:
     """All that a launch depends on but the tensors' addresses: the key of what is kept.
 
     `strides` are those of query, and of dout in backward; `rows` are the rank's own; `parts` hold
-    the 13 numbers of each part that the kernels read (`part._key_side`).
+    the 14 numbers of each part that the kernels read (`part._key_side`).
     """
 
     kernel: str
@@ -127,17 +133,15 @@ def _numbers(
             (_behind(x, first), *x.stride()[:3])
             for x, first in ((part.key, parts[0].key), (part.value, parts[0].value))
         ]
-        mask = 0
+        mask = (0, 0)
         if part.key_mask is not None and parts[0].key_mask is not None:
-            mask = _behind(part.key_mask, parts[0].key_mask)
-        behind = (0, 0)
+            mask = _behind(part.key_mask, parts[0].key_mask), part.key_mask.stride(0)
+        behind, batch = (0, 0), 0
         if gradients:
-            behind = (
-                _behind(gradients[i][0], gradients[0][0]),
-                _behind(gradients[i][1], gradients[0][1]),
-            )
-        _, rows, heads, _ = part.key.shape
-        found.append((*places[0], *places[1], mask, rows, *behind, heads))
+            dkey, dvalue = gradients[i]
+            behind = _behind(dkey, gradients[0][0]), _behind(dvalue, gradients[0][1])
+            batch = dkey.stride(0)
+        found.append((*places[0], *places[1], *mask, *behind, part.key.shape[2], batch))
     return tuple(found)
 
 
@@ -149,7 +153,9 @@ def _readable(parts: Sequence[KeyPart]) -> list[KeyPart]:
     """
     found = []
     for part in parts:
-        mask = None if part.key_mask is None else part.key_mask.contiguous()
+        mask = part.key_mask
+        if mask is not None and mask.stride(1) != 1:
+            mask = mask.contiguous()
         found.append(KeyPart(rows_last(part.key), rows_last(part.value), mask))
     return found
 
@@ -233,7 +239,8 @@ def backward(
         side: query side; its dquery (float32, contiguous) is summed in place.
         parts: keys and values.
         runs: which rows meet which, for each part.
-        gradients: (dk, dv) of each part, (b, rows, heads, d), float32, contiguous, summed in place.
+        gradients: (dk, dv) of each part, (b, rows, heads, d), float32, contiguous but for the
+            batch, whose stride both share; summed in place.
         options: problem, scale, dropout.
     """
     some = [i for i, found in enumerate(runs) if len(found)]
@@ -244,9 +251,13 @@ def backward(
     parts = _readable([parts[i] for i in some])
     lse2, delta = (x.transpose(2, 3).contiguous() for x in (side.lse, side.delta))
     lse2 = torch.where(lse2 == -torch.inf, torch.inf, lse2 * math.log2(math.e))
-    for x in (side.dquery, *(x for pair in gradients for x in pair)):
-        assert x.is_contiguous()
-        assert x.dtype == torch.float32
+    assert side.dquery.is_contiguous()
+    assert side.dquery.dtype == torch.float32
+    for dkey, dvalue in gradients:
+        assert dkey.stride() == dvalue.stride()
+        for x in (dkey, dvalue):
+            assert x[0].is_contiguous()
+            assert x.dtype == torch.float32
     numbers, read, d = _numbers(parts, gradients), (query, dout), query.shape[3]
     dkey, dvalue = gradients[0]
     blocks = dquery_blocks(d, query.dtype)
@@ -259,3 +270,48 @@ def backward(
         *("dkey", blocks, runs, options, parts, numbers, read),
         *(dout, lse2, delta, dkey, dvalue),
     )
+
+
+def finish(carry: Carry, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """(out, lse) of a carry of one lane, which is used up: one launch, nothing of its size beside.
+
+    Args:
+        carry: (1, b, n, H) maximum and total, (1, b, n, H, d) weighted, contiguous.
+        dtype: of out.
+    """
+    maximum, total, weighted = carry.maximum[0], carry.total[0], carry.weighted[0]
+    assert weighted.is_contiguous()
+    out = torch.empty(weighted.shape, dtype=dtype, device=weighted.device)
+    rows, d = total.numel(), weighted.shape[-1]
+    if rows:
+        with torch.cuda.device_of(weighted):
+            launch = _finisher(rows, d, dtype, weighted.device)
+            launch(maximum, total, weighted, out)
+    return out, maximum
+
+
+@lru_cache(maxsize=64)
+def _finisher(rows: int, head_dim: int, dtype: torch.dtype, device: torch.device) -> Launcher:
+    """The kernel; kept by device and dtype."""
+    del dtype, device
+    block = max(16, triton.next_power_of_2(head_dim))
+    own = 4096 // block
+    numbers = (rows, head_dim, block, own)
+    return Launcher(finish_kernel, (triton.cdiv(rows, own), 1, 1), (), numbers, warps=4, stages=1)
+
+
+def delta(dout: Tensor, result: Result, *, detached: bool) -> Tensor:
+    """<dout, out> of every row, (b, n, H) float32, one launch; (lanes, b, n, H) if detached.
+
+    Args:
+        dout: (b, n, H, d), any strides but a contiguous head dimension.
+        result: of the forward.
+        detached: of each lane's own out.
+    """
+    lanes = result.lane_lse if detached else None
+    out = result.lane_out if detached and result.lane_out is not None else result.out
+    if not dout.numel():
+        return torch.zeros(out.shape[:-1], dtype=torch.float32, device=out.device)
+    with torch.cuda.device_of(dout):
+        _, found = prepare(rows_last(dout), None, out, result.lse, lanes)
+    return found.transpose(-1, -2)
