@@ -116,7 +116,8 @@ def build(name: str, arguments: argparse.Namespace, device: torch.device) -> tup
         note = _torchscale(model, arguments, device)
     if name == "dense":
         for layer in layers_of(model).values():
-            layer._call = _Dense()
+            # A submodule of this name would stand behind the method.
+            layer.__dict__["_call"] = _Dense()
     return model.to(device, DTYPES[arguments.dtype]), note
 
 

@@ -23,6 +23,9 @@ def test_every_kernel_has_a_fresh_record_or_is_said_to_wait() -> None:
     )
     for name, entry in waiting.items():
         NOTES.note("no full GPU record of the present kernels", f"{name}: {entry['checked']}")
+    record = json.loads(gpu_record.RECORD.read_text(encoding="utf-8"))
+    for test in record.get("unfinished", []):
+        NOTES.note("stopped before its end in the GPU record", test)
 
 
 def test_what_is_said_to_wait_does() -> None:
@@ -69,3 +72,12 @@ def test_a_changed_kernel_no_longer_waits(tmp_path: Path, monkeypatch: pytest.Mo
     entry["hash"] = "another"
     gpu_record.PENDING.write_text(json.dumps({"eager": entry}), encoding="utf-8")
     assert gpu_record.pending() == {}
+
+
+def test_words_about_the_code_are_no_part_of_it() -> None:
+    """Comments and docstrings may be mended without a GPU; a statement may not."""
+    text = '"""A."""\n\ndef f(x):  # why\n    """B."""\n    return x + 1\n'
+    mended = "def f(x):\n    '''Another,\n    longer.'''\n    # because\n    return x + 1\n"
+    assert gpu_record.code_of(text) == gpu_record.code_of(mended) == "def f(x):\n    return x + 1"
+    assert gpu_record.code_of(text.replace("1", "2")) != gpu_record.code_of(text)
+    assert "#" in gpu_record.code_of('x = "# no comment"\n')

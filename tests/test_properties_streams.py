@@ -109,3 +109,24 @@ def test_the_row_shift_is_refused() -> None:
     pattern = DilationPattern.torchscale([4], [3], phantom_keys=True, shift_rows=True)
     with pytest.raises(ValueError, match="row shift"):
         stream_table(Problem(pattern, 9, 1, 1), 16, 16)
+
+
+def test_halves_that_share_segments_share_tiles() -> None:
+    """Only the last odd half of some rows in some segments keeps company with another segment's."""
+    pattern = DilationPattern.torchscale([64, 360, 1000], [1, 4, 16])
+    problem = Problem(pattern, 1000, 16, 16, is_causal=False)
+    table = stream_table(problem, 4, 8)
+    left: list[tuple[int, ...]] = []
+    for head, tile in table.programs.tolist():
+        first0, _, first1, rows1, _ = table.tiles[tile, :5].tolist()
+        keys = []
+        for row in (first0, first1):
+            key = [head]
+            for branch, offsets in zip(pattern.branches, problem.offsets, strict=True):
+                segment, place = divmod(row, branch.segment_length)
+                key.append(segment if place % branch.dilation_rate == offsets[head] else -1)
+            keys.append(tuple(key))
+        if rows1 and keys[0] != keys[1]:
+            left += keys
+    assert left
+    assert len(left) == len(set(left))

@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TESTS = "packages/dilated-attention-pytorch/tests"
 # More pieces than processes, so that one slow piece does not leave the others idle.
 PIECES_PER_JOB = 4
+_STOPPED = 124
 # NumPy and PyTorch would each take every core in every process.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
@@ -44,7 +45,7 @@ def cut(names: list[str], pieces: int) -> list[list[str]]:
 
 
 def run(names: list[str], record: Path, deadline: float) -> tuple[int, str]:
-    """(exit status, output) of one process; 124 where the deadline stopped it."""
+    """(exit status, output) of one process; `_STOPPED` where the deadline stopped it."""
     listed = record.with_suffix(".txt")
     listed.write_text("\n".join(names), encoding="utf-8")
     try:
@@ -60,7 +61,7 @@ def run(names: list[str], record: Path, deadline: float) -> tuple[int, str]:
         )
     except subprocess.TimeoutExpired as error:
         output = error.stdout.decode() if isinstance(error.stdout, bytes) else ""
-        return 124, "\n".join((output, *(f"FAILED {name}: not finished" for name in names)))
+        return _STOPPED, "\n".join((output, *(f"FAILED {name}: not finished" for name in names)))
     return done.returncode, done.stdout
 
 
@@ -103,28 +104,29 @@ def main() -> int:
     arguments, options = parser.parse_known_args()
     start = time.monotonic()
     pieces = cut(collect(options), arguments.jobs * PIECES_PER_JOB)
-    found, statuses = [], set()
+    found, statuses, unfinished = [], set(), []
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(arguments.jobs) as pool:
         records = [Path(folder) / f"{i}.json" for i in range(len(pieces))]
         deadline = start + arguments.limit
         started = {
-            pool.submit(run, piece, record, deadline): record
-            for piece, record in zip(pieces, records, strict=True)
+            pool.submit(run, names, record, deadline): (names, record)
+            for names, record in zip(pieces, records, strict=True)
         }
         for piece in as_completed(started):
             status, output = piece.result()
             statuses.add(status)
+            names, record = started[piece]
+            unfinished += names if status == _STOPPED else []
             print(f"{time.monotonic() - start:.0f} s, exit status {status}")
             for line in output.splitlines():
                 if re.match(
                     r"(FAILED|ERROR|SKIPPED|E  )|\d+ (passed|failed|skipped)|\d\S*s c", line
                 ):
                     print("   ", line, flush=True)
-            record = started[piece]
             if record.exists():
                 found.append(json.loads(record.read_text(encoding="utf-8")))
     if found:
-        merged = merge(found)
+        merged = merge(found) | {"unfinished": sorted(unfinished)}
         if arguments.record.exists():
             merged = kept(merged, json.loads(arguments.record.read_text(encoding="utf-8")))
         arguments.record.write_text(json.dumps(merged, indent=2) + "\n", encoding="utf-8")

@@ -41,6 +41,7 @@ def test_the_text_says_it_all() -> None:
         "a rank sends 8,388,608, receives 8,388,608; to one other 8,388,608",
         "FLOPs      forward 4.261e+12, backward 1.065e+13",
         "time       at least",
+        "at the rates of the backend gluon on one NVIDIA H200",
         "longest    n =",
         "Best R: 1",
         "Done first: R = 32.",
@@ -55,6 +56,7 @@ def test_json_has_the_numbers_of_the_text() -> None:
     assert [one["ring_size"] for one in found["rings"]] == [1, 2, 4, 8, 16, 32, 64]
     step = found["ring"]["step"]
     assert step["total"] == pytest.approx(sum(x for name, x in step.items() if name != "total"))
+    assert found["rates"] == {"backend": "gluon", "device": "NVIDIA H200"}
     assert found["call"]["pattern"]["branches"][1] == {"segment_length": 4096, "dilation_rate": 2}
 
 

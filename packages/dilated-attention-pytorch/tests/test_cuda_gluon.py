@@ -51,7 +51,11 @@ CASES: dict[str, Case] = {
         {"cu_seqlens": [0, 512, 512, 1500]},
     ),
     "short": (77, ((256, 1), (512, 2)), "longnet", 2, 2, 64, 2, {"is_causal": True}),
+    # Queries times PEAKS: a small dS as the difference of large numbers.
+    "peaky": (2048, LADDER, "longnet", 4, 4, 128, 1, {}),
+    "one-hot causal": (2048, LADDER, "longnet", 4, 4, 64, 1, {"is_causal": True}),
 }
+PEAKS = {"peaky": 8.0, "one-hot causal": 32.0}
 NAMES = ("out", "lse", "dq", "dk", "dv")
 
 
@@ -59,7 +63,9 @@ def _arrays(case: str, dtype: str, seed: int = 0) -> list[np.ndarray]:
     n, _, _, heads, kv_heads, d, batch, _ = CASES[case]
     rng = np.random.default_rng(seed)
     shapes = [(batch, n, h, d) for h in (heads, kv_heads, kv_heads, heads)]
-    return [round_to(rng.standard_normal(shape), dtype) for shape in shapes]
+    arrays = [rng.standard_normal(shape) for shape in shapes]
+    arrays[0] *= PEAKS.get(case, 1.0)
+    return [round_to(x, dtype) for x in arrays]
 
 
 def _run(case: str, arrays: list[np.ndarray], dtype: str, backend: str = "gluon") -> Result:

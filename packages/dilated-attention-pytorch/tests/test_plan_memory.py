@@ -12,8 +12,8 @@ import torch
 from dilated_attention_pytorch import DilationPattern, dilated_attention
 from dilated_attention_pytorch.cli.memory_meter import MemoryMeter
 from dilated_attention_pytorch.layout import make_layout
-from dilated_attention_pytorch.plan.calibration import BACKEND
 from dilated_attention_pytorch.plan.memory import Memory, ring_rank, whole_sequence
+from dilated_attention_pytorch.plan.tiles import GLUON, TRITON
 from dilated_attention_pytorch.schedule import Problem
 
 LIMIT = 0.05
@@ -90,17 +90,20 @@ def whole(one: dict[str, Any]) -> Memory:
     return whole_sequence(problem, batch=1, head_dim=one["head_dim"], itemsize=2)
 
 
+@pytest.mark.parametrize("backend", [GLUON, TRITON])
 @pytest.mark.parametrize("one", result("one_gpu.json")["results"], ids=lambda one: one["case"])
-def test_forward_on_the_measured_gpu(one: dict[str, Any]) -> None:
-    """Query, key and value were there before the measurement."""
-    inputs = 3 * one["n"] * one["heads"] * one["head_dim"] * 2
-    counted = one["backends"][BACKEND]["forward"]["peak_mib"] * 2**20
-    assert close(whole(one).forward, inputs + counted)
+def test_the_measured_gpu(one: dict[str, Any], backend: str) -> None:
+    """Query, key, value and dout were there before the measurement."""
+    array, figures = one["n"] * one["heads"] * one["head_dim"] * 2, one["backends"][backend]
+    assert close(whole(one).forward, 3 * array + figures["forward"]["peak_mib"] * 2**20)
+    if "forward_backward" in figures:
+        assert close(whole(one).peak, 4 * array + figures["forward_backward"]["peak_mib"] * 2**20)
 
 
+@pytest.mark.parametrize("backend", [GLUON, TRITON])
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_forward_and_backward_on_this_gpu() -> None:
+def test_forward_and_backward_on_this_gpu(backend: str) -> None:
     n, heads, head_dim = 65_536, 4, 64
     pattern = DilationPattern.longnet([2048, 65_536], [1, 32])
 
@@ -114,7 +117,7 @@ def test_forward_and_backward_on_this_gpu() -> None:
             torch.zeros(shape, device="cuda", dtype=torch.bfloat16, requires_grad=True)
             for _ in range(3)
         )
-        out = dilated_attention(query, key, value, pattern, backend=BACKEND)
+        out = dilated_attention(query, key, value, pattern, backend=backend)
         out.backward(torch.ones_like(out))
         return torch.cuda.max_memory_allocated() - before
 

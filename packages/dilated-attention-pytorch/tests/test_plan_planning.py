@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from dilated_attention_pytorch import DilationPattern, cost
-from dilated_attention_pytorch.plan import GPUS, NVLINK, Call, Link, plan_call
+from dilated_attention_pytorch.plan import GPUS, NVLINK, Call, Link, Source, plan_call
 from dilated_attention_pytorch.plan.planning import largest_length, plan_ring
 from dilated_attention_pytorch.schedule import Problem
 
@@ -82,18 +82,32 @@ def test_a_rank_of_two_takes_half_of_the_pairs_time() -> None:
     assert two.forward == pytest.approx(one.forward / 2)
 
 
+def test_times_are_of_what_auto_takes() -> None:
+    fast = plan_call(CALL, 1, H200, NVLINK, most=2)
+    assert fast.rates == Source("gluon", "NVIDIA H200")
+    short = replace(CALL, pattern=DilationPattern.longnet([64, 4096], [1, 2]))
+    slow = plan_call(short, 1, H200, NVLINK, most=2)
+    assert slow.rates == Source("triton", "NVIDIA H200")
+    for plan in (fast, slow):
+        one, two = (ring.step for ring in plan.rings)
+        assert one is not None
+        assert two is not None
+        assert two.forward < one.forward
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
         ({"dtype": "float32"}, "not float32"),
-        ({"head_dim": 32}, "not 32"),
+        ({"head_dim": 20}, "times of the backend triton"),
+        ({"head_dim": 256}, "not 256"),
         ({"pattern": DilationPattern.longnet([2048], [512])}, "every 512th row"),
     ],
 )
 def test_what_was_not_measured_has_no_time(change: dict[str, object], why: str) -> None:
     plan = plan_call(replace(CALL, **change), 1, H200, NVLINK, most=1)  # type: ignore[arg-type]
     assert plan.ring.step is None
-    assert plan.fastest is None
+    assert (plan.fastest, plan.rates) == (None, None)
     assert plan.untimed is not None
     assert why in plan.untimed
 

@@ -37,6 +37,7 @@ def with_problem(**changes: Any) -> Request:
 SHORT = dataclasses.replace(HOPPER.problem, n=512)
 BROKEN = dataclasses.replace(SHORT, cu_seqlens=(0, 100, 512))
 MANY_RATES = DilationPattern.longnet([4096] * 8, [1, 2, 3, 4, 5, 6, 7, 8])
+FAR_APART = DilationPattern.longnet([2048, 65536, 10**6, 10**9], [1, 16, 256, 4096])
 SWITCHED = DilationPattern.torchscale([256], [2], phantom_keys=True)
 
 
@@ -56,6 +57,7 @@ SWITCHED = DilationPattern.torchscale([256], [2], phantom_keys=True)
         (with_problem(pattern=DilationPattern.longnet([255], [2])), "127 rows of one residue"),
         (with_problem(cu_seqlens=(0, 100, 2048)), "50 rows of one residue"),
         (with_problem(pattern=MANY_RATES, n=2051), "views of the tensors"),
+        (with_problem(pattern=FAR_APART, n=1 << 18, num_heads=1, num_kv_heads=1), "too far apart"),
     ],
 )
 def test_why_the_hopper_kernels_do_not_serve(request_: Request, reason: str) -> None:

@@ -14,8 +14,10 @@ import torch
 from ..errors import BackendError
 from ..schedule import Problem
 from ..schedule.classes import count_cells
+from ..schedule.filling import room_for_a_row
 from ..schedule.streams import shortest_range, views
 from . import eager, gluon
+from .gluon.blocks import HALF
 from .options import PartBackend, WholeBackend
 from .sdpa import launch as sdpa
 from .sdpa.plan import cuda_limit
@@ -28,6 +30,8 @@ _NOT_ALONE: Final = (
 _LONGEST: Final = 2**31 - 1
 # Beyond this many cells the tables take longer to make than the attention to compute.
 _MOST_CELLS: Final = 1 << 16
+# Emptier tiles compute more than twice what the call asks for.
+_MOST_ROOM: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,11 @@ def _gluon_refusal(request: Request) -> str | None:
     capability = torch.cuda.get_device_capability(request.device)
     if capability != (9, 0):
         return f"it is written for compute capability 9.0 (Hopper), this is {capability}"
+    return gluon.failures[0] if gluon.failures else hopper_refusal(request)
+
+
+def hopper_refusal(request: Request) -> str | None:
+    """Why `gluon` cannot serve a request on a Hopper GPU, whatever this machine has."""
     if request.ring_bits:
         return _RING_BITS
     if not request.problem.pattern.exact:
@@ -107,8 +116,6 @@ def _gluon_refusal(request: Request) -> str | None:
         return f"it computes in float16 and bfloat16, not {request.dtype}"
     if request.head_dim % 8 or request.head_dim > 128:
         return f"it takes head dimensions up to 128 divisible by 8, not {request.head_dim}"
-    if gluon.failures:
-        return gluon.failures[0]
     whole = request.own if request.ring else (request.problem,)
     if not whole:
         return _NOT_ALONE
@@ -120,6 +127,12 @@ def _stream_refusal(problem: Problem) -> str | None:
     count = len(views(problem))
     if count > gluon.MOST_VIEWS:
         return f"the dilation rates need {count} views of the tensors, more than {gluon.MOST_VIEWS}"
+    room = room_for_a_row(problem, HALF)
+    if room > _MOST_ROOM:
+        return (
+            "rows that the same branches cover lie too far apart for its tiles: they would have "
+            f"room for {room:.3g} times the rows that they hold"
+        )
     shortest, rows = shortest_range(problem), gluon.MOST_ROWS
     if shortest < min(rows, problem.n):
         return f"a segment or document has {shortest} rows of one residue, fewer than {rows}"

@@ -1,25 +1,26 @@
-"""Rates of the Triton kernels from a report of benchmarks, and how well they tell the others.
+"""Rates of the kernels from a report of benchmarks, and how well they tell the others.
 
-Every second measured case, in the report's order, calibrates; the cases between them judge.
+The cases are sorted by what the kernels are compiled for: not causal before causal, narrow heads
+before wide, in the report's order otherwise. Cases 1, 3, 5, ... of these calibrate, so that the one
+that is causal and wide is among them; cases 0, 2, 4, ... judge.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from itertools import product
 from typing import Any, Final, NamedTuple
 
 from ..pattern import DilationPattern
 from ..schedule import Problem
-from .work import BACKWARD, FORWARD, Rate, Rates, blocks_of, listed, padded, seconds, units
+from .tiles import BACKWARD, FORWARD, GLUON, TRITON, blocks_of, kernels, padded
+from .work import Rate, Rates, listed, seconds, units
 
-BACKEND: Final = "triton"
 # H100 and H200 alike.
 _MULTIPROCESSORS: Final = 132
-_SLOTS: Final = {FORWARD: [(i,) for i in range(1, 5)]} | {
-    BACKWARD: [(i, j) for i in range(1, 5) for j in range(1, 5)]
-}
-_MASKED: Final = [1 + step / 10 for step in range(13)]
+# Programs that a multiprocessor may run at once: shared memory holds two of `gluon`.
+_SLOTS: Final = {GLUON: range(1, 3), TRITON: range(1, 5)}
+_MASKED: Final = tuple(1 + step / 10 for step in range(21))
 
 
 class Measured(NamedTuple):
@@ -28,36 +29,49 @@ class Measured(NamedTuple):
     case: str
     problem: Problem
     head_dim: int
+    backend: str
     direction: str
     seconds: float
 
 
-def measured(report: dict[str, Any], *, judging: bool) -> list[Measured]:
+def gpu_seconds(figure: dict[str, Any]) -> float:
+    """GPU time of a figure: that of a call, or of its kernels alone where the host is slower."""
+    bound = figure["host_us"] / 1e3 > figure["busy_ms"]
+    milliseconds: float = figure["busy_ms" if bound else "ms"]
+    return milliseconds / 1e3
+
+
+def measured(report: dict[str, Any], backend: str, *, judging: bool) -> list[Measured]:
     """The half of a report that calibrates, or the half that judges."""
-    timed = [one for one in report["results"] if "forward" in one["backends"].get(BACKEND, {})]
+    timed = [one for one in report["results"] if "forward" in one["backends"].get(backend, {})]
+    timed.sort(key=lambda one: (one["is_causal"], padded(backend, one["head_dim"])))
     found = []
-    for one in timed[judging::2]:
-        heads, backend = one["heads"], one["backends"][BACKEND]
+    for one in timed[not judging :: 2]:
+        heads, figures = one["heads"], one["backends"][backend]
         rule = getattr(DilationPattern, one["rule"])
         pattern = rule(one["segment_lengths"], one["dilation_rates"])
         problem = Problem(pattern, one["n"], heads, heads, one["is_causal"])
-        forward = backend["forward"]["ms"] / 1e3
-        found.append(Measured(one["case"], problem, one["head_dim"], FORWARD, forward))
-        if "forward_backward" in backend:
-            both = backend["forward_backward"]["ms"] / 1e3
-            found.append(Measured(one["case"], problem, one["head_dim"], BACKWARD, both - forward))
+        case = one["case"], problem, one["head_dim"], backend
+        forward = gpu_seconds(figures["forward"])
+        found.append(Measured(*case, FORWARD, forward))
+        if "forward_backward" in figures:
+            both = gpu_seconds(figures["forward_backward"])
+            found.append(Measured(*case, BACKWARD, both - forward))
     return found
 
 
-def _fit(cases: list[Measured], masked: Iterable[float]) -> Rate:
+def _fit(cases: list[Measured], masked: tuple[float, ...]) -> Rate:
     """The rate whose largest factor between predicted and measured is smallest."""
     best = math.inf, Rate((), 1.0, 0.0)
-    for slots in _SLOTS[cases[0].direction]:
+    _, _, head_dim, backend, direction, _ = cases[0]
+    count = len(kernels(backend, direction, head_dim))
+    for slots in product(_SLOTS[backend], repeat=count):
         for cost_of_mask in masked:
             ratios = [
                 one.seconds
                 / units(
                     one.problem,
+                    one.backend,
                     one.direction,
                     one.head_dim,
                     1,
@@ -82,41 +96,50 @@ def calibrate(report: dict[str, Any]) -> dict[str, Any]:
     Returns:
         What `rates.json` holds.
     """
-    cases = measured(report, judging=False)
-    rates = []
-    for direction in (FORWARD, BACKWARD):
-        mine = [one for one in cases if one.direction == direction]
-        widths = sorted({padded(one.head_dim) for one in mine})
-        known: dict[int, Rate] = {}
-        by_width = {w: [one for one in mine if padded(one.head_dim) == w] for w in widths}
-        for width in sorted(widths, key=lambda w: not _any_masks(by_width[w])):
-            group = by_width[width]
-            masked = _MASKED if _any_masks(group) else [r.masked for r in known.values()][:1]
-            known[width] = _fit(group, masked or [1.0])
-        rates += [
-            {
-                "direction": direction,
-                "head_dim": width,
-                "slots": list(rate.slots),
-                "masked": rate.masked,
-                "picoseconds": rate.picoseconds,
-            }
-            for width, rate in sorted(known.items())
-        ]
+    rates, names = [], []
+    for backend in (GLUON, TRITON):
+        cases = measured(report, backend, judging=False)
+        names += [one.case for one in cases]
+        for direction in (FORWARD, BACKWARD):
+            mine = [one for one in cases if one.direction == direction]
+            rates += [
+                {
+                    "backend": backend,
+                    "direction": direction,
+                    "head_dim": width,
+                    "slots": list(rate.slots),
+                    "masked": rate.masked,
+                    "picoseconds": rate.picoseconds,
+                }
+                for width, rate in sorted(_by_width(mine).items())
+            ]
     return {
         "device": report["environment"]["device"],
-        "backend": BACKEND,
         "multiprocessors": _MULTIPROCESSORS,
-        "calibrated_on": list(dict.fromkeys(one.case for one in cases)),
+        "calibrated_on": list(dict.fromkeys(names)),
         "rates": rates,
     }
 
 
+def _by_width(cases: list[Measured]) -> dict[int, Rate]:
+    """The rate of each padded head dimension, for cases of one backend and direction."""
+    groups: dict[int, list[Measured]] = {}
+    for one in cases:
+        groups.setdefault(padded(one.backend, one.head_dim), []).append(one)
+    known: dict[int, Rate] = {}
+    for width, group in sorted(groups.items(), key=lambda item: not _any_masks(item[1])):
+        masked = _MASKED
+        if not _any_masks(group):
+            masked = tuple(rate.masked for rate in known.values())[:1] or (1.0,)
+        known[width] = _fit(group, masked)
+    return known
+
+
 def _any_masks(cases: list[Measured]) -> bool:
     return any(
-        edges.any()
+        blocks.masked.any()
         for one in cases
-        for _, edges in blocks_of(listed(one.problem), one.direction, one.head_dim)
+        for blocks in blocks_of(listed(one.problem), one.backend, one.direction, one.head_dim)
     )
 
 
@@ -124,6 +147,7 @@ class Judged(NamedTuple):
     """A time that was measured and what the rates say of it, in seconds."""
 
     case: str
+    backend: str
     direction: str
     measured: float
     predicted: float
@@ -134,15 +158,15 @@ class Judged(NamedTuple):
         return self.predicted / self.measured - 1
 
 
-def judge(report: dict[str, Any], rates: Rates) -> list[Judged]:
+def judge(report: dict[str, Any], backend: str, rates: Rates) -> list[Judged]:
     """Predict the half of a report that did not calibrate, forward, and forward + backward."""
     found: list[Judged] = []
-    for one in measured(report, judging=True):
-        time = seconds(one.problem, one.direction, one.head_dim, 1, rates)
+    for one in measured(report, backend, judging=True):
+        time = seconds(one.problem, backend, one.direction, one.head_dim, 1, rates)
         if one.direction == FORWARD:
-            found.append(Judged(one.case, FORWARD, one.seconds, time))
+            found.append(Judged(one.case, backend, FORWARD, one.seconds, time))
         else:
             last = found[-1]
             both = last.measured + one.seconds, last.predicted + time
-            found.append(Judged(one.case, "forward + backward", *both))
+            found.append(Judged(one.case, backend, "forward + backward", *both))
     return found

@@ -40,10 +40,11 @@ def _wide(itemsize: int) -> int:
 
 
 def whole_sequence(problem: Problem, *, batch: int, head_dim: int, itemsize: int) -> Memory:
-    """One GPU with the Triton kernels: no carry, no float32 gradients, no tiles in memory.
+    """One GPU with `gluon` or `triton`: no carry, no float32 gradients, no tiles in memory.
 
     Forward holds q, k, v, out and lse; backward also dout, lse and delta in the kernels' layout,
-    and the gradients.
+    and the gradients. Not counted: the tables, made once and kept, and `gluon`'s copies of inputs
+    that TMA cannot read, which a call with contiguous ones does not make.
     """
     query = batch * problem.n * problem.num_heads
     keys = batch * problem.n * problem.num_kv_heads

@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Final
 
+import torch
+
 from .. import cost
 from ..cost import Traffic
 from ..layout import Layout, make_layout
 from ..pattern import DilationPattern
 from ..schedule import Problem
-from . import memory, work
+from . import memory, tiles, work
 from .hardware import GPU, Link
 from .memory import Memory
 from .travel import likely_ranks, received, sent
@@ -23,8 +25,6 @@ EVERY_RANK: Final = 256
 _LIKELY_RANKS: Final = 64
 # One part of this is how exactly the longest sequence is found.
 _PRECISION: Final = 1000
-# Measured cases have 12 and 16.
-_LONGEST_PERIOD: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +85,20 @@ class Call:
         """Bytes of an element."""
         return ITEMSIZE[self.dtype]
 
+    @property
+    def backend(self) -> str:
+        """What `backend="auto"` takes on one Hopper GPU, of the backends whose rates are known."""
+        return work.backend_of(self.problem, getattr(torch, self.dtype), self.head_dim)
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """Seconds of one forward and backward of the busiest rank, and where they go.
 
-    For R = 1 a prediction. For R > 1 a lower bound: the rank's pairs at the rate of the kernels for
-    one GPU, which compute no part of a ring; the rings' own kernels were not timed on a GPU.
+    For R = 1 a prediction of GPU time; a call takes longer where the host launches more slowly.
+    For R > 1 a lower bound: the rank's pairs at the rate of the kernels for one GPU, computed once
+    where these compute them once for several branches; the kernels for the parts of a ring were
+    not timed on a GPU.
     Transfers run beside the computation; `exposed_*` is what of them is left over.
     """
 
@@ -134,6 +141,19 @@ class Ring:
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """Whose rates the times are.
+
+    Args:
+        backend: the kernels, `gluon` or `triton`: what `backend="auto"` takes on one Hopper GPU.
+        device: where they were measured.
+    """
+
+    backend: str
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """All that `dilated-attention plan` tells.
 
@@ -147,6 +167,7 @@ class Plan:
         best: the smallest ring that fits, which spends least GPU time; None where none fits.
         fastest: the ring that fits and is done first; None where none fits or times are unknown.
         untimed: why there is no time, or None.
+        rates: whose rates the times are; None where no ring has a time.
     """
 
     call: Call
@@ -158,20 +179,25 @@ class Plan:
     best: int | None
     fastest: int | None
     untimed: str | None
+    rates: Source | None
 
 
 def untimed(call: Call, ring_size: int) -> str | None:
     """Why no measurement tells the time of a call; None where one does."""
     if call.itemsize != 2:
         return f"times were measured in float16 and bfloat16, not {call.dtype}"
-    known = sorted({width for _, width in work.fitted().by_kind})
-    if work.padded(call.head_dim) not in known:
-        return f"times were measured for head dimensions that pad to {known}, not {call.head_dim}"
+    rates, backend = work.fitted(), call.backend
+    known = sorted({width for name, _, width in rates.by_kind if name == backend})
+    if tiles.padded(backend, call.head_dim) not in known:
+        return (
+            f"times of the backend {backend} were measured for head dimensions that pad to "
+            f"{known}, not {call.head_dim}"
+        )
     period = work.period(call.problem)
-    if ring_size == 1 and period > _LONGEST_PERIOD:
+    if ring_size == 1 and period > work.LONGEST_PERIOD:
         return (
             f"on one GPU tiles take every {period:,}th row here, and no case with a common "
-            f"multiple of the dilation rates over {_LONGEST_PERIOD} was measured"
+            f"multiple of the dilation rates over {work.LONGEST_PERIOD} was measured"
         )
     return None
 
@@ -243,19 +269,12 @@ def _step(
 
     A message waits for the link's latency; in backward another carries the gradients home.
     """
-    rates, head_dim = work.fitted(), call.head_dim
+    rates, problem = work.fitted(), call.problem
+    kinds = [(call.backend, direction, call.head_dim) for direction in tiles.DIRECTIONS]
     if layout.ring_size == 1:
-        problem = call.problem
-        return Step(
-            work.seconds(problem, work.FORWARD, head_dim, call.batch, rates),
-            work.seconds(problem, work.BACKWARD, head_dim, call.batch, rates),
-            0.0,
-            0.0,
-        )
-    computed = [
-        work.least_seconds(pairs * call.batch, direction, head_dim, rates)
-        for direction in (work.FORWARD, work.BACKWARD)
-    ]
+        forward, backward = (work.seconds(problem, *kind, call.batch, rates) for kind in kinds)
+        return Step(forward, backward, 0.0, 0.0)
+    computed = [work.least_seconds(problem, pairs * call.batch, *kind, rates) for kind in kinds]
     moved = [
         partners * link.latency + max(goes.forward, comes.forward) / link.bandwidth,
         2 * partners * link.latency + max(goes.backward, comes.backward) / link.bandwidth,
@@ -319,6 +338,8 @@ def plan_call(call: Call, ring_size: int, gpu: GPU, link: Link, *, most: int | N
     forward = cost.attention_flops(call.problem, call.batch, call.head_dim)
     backward = cost.attention_flops(call.problem, call.batch, call.head_dim, backward=True)
     longest = largest_length(call, ring_size, gpu)
+    known = any(one.step is not None for one in {*rings, ring})
+    source = Source(call.backend, work.fitted().device) if known else None
     return Plan(
         call,
         gpu,
@@ -329,4 +350,5 @@ def plan_call(call: Call, ring_size: int, gpu: GPU, link: Link, *, most: int | N
         best,
         fastest,
         untimed(call, ring_size),
+        source,
     )

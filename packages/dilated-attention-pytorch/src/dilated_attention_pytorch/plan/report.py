@@ -95,11 +95,15 @@ def _time(plan: Plan) -> list[str]:
     shares = [f"{name} {duration(x)} ({x / step.total:.0%})" for name, x in parts.items() if x]
     lines = [f"time       {'at least ' if bound else ''}{duration(step.total)} a step"]
     lines += [f"           {share}" for share in shares]
+    assert plan.rates is not None
+    lines.append(
+        f"           GPU time at the rates of the backend {plan.rates.backend} on one "
+        f"{plan.rates.device}"
+    )
     if bound:
         lines.append(
-            "           pairs at the rate of the kernels for one GPU; a ring's own kernels"
+            "           (pairs at their least; a ring's own kernels were not timed on a GPU)"
         )
-        lines.append("           were not timed on a GPU")
     if plan.gpu.note is not None:
         lines.append(f"           {plan.gpu.note}")
     return lines

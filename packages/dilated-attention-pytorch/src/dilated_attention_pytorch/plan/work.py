@@ -1,4 +1,4 @@
-"""Seconds that the Triton kernels compute, from the tiles that they are launched on.
+"""Seconds that the kernels of one GPU compute, from the tiles that they are launched on.
 
 A program costs its blocks: one that needs no mask costs 1, one that does `masked`. Programs start
 in launch order on the first of `slots` free places of each multiprocessor. The time of a kernel is
@@ -20,32 +20,28 @@ import numpy.typing as npt
 import torch
 
 from .. import cost
-from ..kernels.triton.blocks import Blocks, dkey_blocks, dquery_blocks, forward_blocks
+from ..kernels.select import Request, hopper_refusal
 from ..schedule import Problem
 from ..schedule.classes import count_cells
-from ..schedule.tables import tile_table
-from ..typing import IntArray
+from .tiles import GLUON, TRITON, blocks_of, kernels, padded
 
-FORWARD, BACKWARD = "forward", "backward"
 # Tiles are listed up to here; beyond it the time of a pair is the one found here.
 _MOST_ROWS: Final = 1 << 18
 _MOST_CELLS: Final = 1 << 11
+# Branches together select alike after so many rows in the measured cases: 12 and 16.
+LONGEST_PERIOD: Final = 64
 # So many programs for each place fill it evenly.
 _MANY: Final = 60
-# Matrix products of a block; the unit of a rate is one product of one pair.
-_PRODUCTS: Final = {FORWARD: (2,), BACKWARD: (3, 4)}
-
-Work = tuple[IntArray, IntArray]
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """What was fitted for one direction and width of the head dimension.
+    """What was fitted for one backend, direction and width of the head dimension.
 
     Args:
         slots: programs that a multiprocessor runs at once, for each kernel of the direction.
         masked: cost of a block with a mask over one without.
-        picoseconds: of a place, for one product of one pair.
+        picoseconds: of a place, for one product of one executed pair.
     """
 
     slots: tuple[int, ...]
@@ -55,16 +51,11 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Rates of one GPU by (direction, padded head dimension), and where they come from."""
+    """Rates of one GPU by (backend, direction, padded head dimension)."""
 
     device: str
     multiprocessors: int
-    by_kind: dict[tuple[str, int], Rate]
-
-
-def padded(head_dim: int) -> int:
-    """The head dimension that the kernels compute with."""
-    return max(16, 1 << (head_dim - 1).bit_length())
+    by_kind: dict[tuple[str, str, int], Rate]
 
 
 @lru_cache(maxsize=1)
@@ -76,7 +67,7 @@ def fitted() -> Rates:
 def read_rates(found: dict[str, Any]) -> Rates:
     """Rates from what `calibration.calibrate` returned."""
     by_kind = {
-        (one["direction"], one["head_dim"]): Rate(
+        (one["backend"], one["direction"], one["head_dim"]): Rate(
             tuple(one["slots"]), one["masked"], one["picoseconds"]
         )
         for one in found["rates"]
@@ -84,11 +75,10 @@ def read_rates(found: dict[str, Any]) -> Rates:
     return Rates(found["device"], found["multiprocessors"], by_kind)
 
 
-def kernels(direction: str, head_dim: int) -> tuple[Blocks, ...]:
-    """Blocks of each kernel of a direction, 16-bit inputs."""
-    if direction == FORWARD:
-        return (forward_blocks(head_dim, torch.bfloat16),)
-    return dquery_blocks(head_dim, torch.bfloat16), dkey_blocks(head_dim, torch.bfloat16)
+def backend_of(problem: Problem, dtype: torch.dtype, head_dim: int) -> str:
+    """What `backend="auto"` takes for a 16-bit call on one Hopper GPU."""
+    request = Request(problem, dtype, torch.device("cuda"), head_dim)
+    return GLUON if hopper_refusal(request) is None else TRITON
 
 
 def period(problem: Problem) -> int:
@@ -105,20 +95,6 @@ def listed(problem: Problem) -> Problem:
     return replace(problem, n=n)
 
 
-@lru_cache(maxsize=256)
-def blocks_of(problem: Problem, direction: str, head_dim: int) -> tuple[Work, ...]:
-    """For each kernel: unmasked and masked blocks of each program, in launch order."""
-    found = []
-    for number, blocks in enumerate(kernels(direction, head_dim)):
-        table = tile_table(problem, blocks.own, blocks.other, keys=number == 1)
-        _, rows, begin, end = np.moveaxis(table.entries.astype(np.int64), -1, 0)
-        inside = (end - begin) // blocks.other
-        edges = -((end - rows) // blocks.other) + -(-begin // blocks.other)
-        order = table.programs[:, 1]
-        found.append((inside.sum(1)[order], edges.sum(1)[order]))
-    return tuple(found)
-
-
 def last_end(work: npt.NDArray[np.float64], places: int) -> float:
     """When the last program ends, each begun in order on the place that is free first."""
     if len(work) > _MANY * places:
@@ -129,9 +105,10 @@ def last_end(work: npt.NDArray[np.float64], places: int) -> float:
     return max(ends)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=8192)
 def _kernel_units(
     problem: Problem,
+    backend: str,
     direction: str,
     number: int,
     head_dim: int,
@@ -140,14 +117,16 @@ def _kernel_units(
     masked: float,
     multiprocessors: int,
 ) -> float:
-    inside, edges = blocks_of(problem, direction, head_dim)[number]
-    blocks, products = kernels(direction, head_dim)[number], _PRODUCTS[direction][number]
-    end = last_end(np.tile(inside + masked * edges, batch), slots * multiprocessors)
-    return end * slots * blocks.own * blocks.other * products
+    blocks = blocks_of(problem, backend, direction, head_dim)[number]
+    kernel = kernels(backend, direction, head_dim)[number]
+    work = np.tile(blocks.plain + masked * blocks.masked, batch)
+    end = last_end(work, slots * multiprocessors)
+    return end * slots * kernel.own * kernel.other * kernel.products
 
 
 def units(
     problem: Problem,
+    backend: str,
     direction: str,
     head_dim: int,
     batch: int,
@@ -157,46 +136,81 @@ def units(
 ) -> float:
     """The time of a direction where a product of a pair takes a place one second."""
     short = listed(problem)
+    call = short, backend, direction
     total = sum(
-        _kernel_units(short, direction, number, head_dim, batch, of_kernel, masked, multiprocessors)
+        _kernel_units(*call, number, head_dim, batch, of_kernel, masked, multiprocessors)
         for number, of_kernel in enumerate(slots)
     )
     return total * cost.visible_pairs(problem) / max(1, cost.visible_pairs(short))
 
 
-def rate_of(rates: Rates, direction: str, head_dim: int) -> Rate:
+def rate_of(rates: Rates, backend: str, direction: str, head_dim: int) -> Rate:
     """The rate of a direction.
 
     Raises:
         ValueError: no measurement tells the rate of this head dimension.
     """
-    rate = rates.by_kind.get((direction, padded(head_dim)))
+    rate = rates.by_kind.get((backend, direction, padded(backend, head_dim)))
     if rate is None:
-        known = sorted({width for _, width in rates.by_kind})
+        known = sorted({width for name, _, width in rates.by_kind if name == backend})
         raise ValueError(
-            f"times were measured for head dimensions that pad to {known}, got {head_dim}"
+            f"times of the backend {backend} were measured for head dimensions that pad to "
+            f"{known}, got {head_dim}"
         )
     return rate
 
 
-def seconds(problem: Problem, direction: str, head_dim: int, batch: int, rates: Rates) -> float:
-    """Time of one direction of a call on one GPU.
+def seconds(
+    problem: Problem, backend: str, direction: str, head_dim: int, batch: int, rates: Rates
+) -> float:
+    """GPU time of one direction of a call on one GPU.
 
     Raises:
         ValueError: no measurement tells the rate of this head dimension.
     """
-    rate = rate_of(rates, direction, head_dim)
-    places = rates.multiprocessors
-    found = units(problem, direction, head_dim, batch, rate.slots, rate.masked, places)
+    rate = rate_of(rates, backend, direction, head_dim)
+    found = units(
+        problem,
+        backend,
+        direction,
+        head_dim,
+        batch,
+        rate.slots,
+        rate.masked,
+        rates.multiprocessors,
+    )
     return found * rate.picoseconds * 1e-12
 
 
-def least_seconds(pairs: int, direction: str, head_dim: int, rates: Rates) -> float:
-    """Time of so many pairs in full blocks without masks that fill every multiprocessor.
+@lru_cache(maxsize=256)
+def _least_products(problem: Problem, backend: str, direction: str, head_dim: int) -> float:
+    """Fewest products that the kernels of a direction compute for one pair of the contract.
+
+    `gluon` computes once what several branches hold. How often that is, the tiles tell; where they
+    are not listed, no branch but the largest adds a pair.
+    """
+    found = 0.0
+    for number, kernel in enumerate(kernels(backend, direction, head_dim)):
+        share = 1.0
+        if backend == GLUON and period(problem) > LONGEST_PERIOD:
+            share = 1 / problem.num_branches
+        elif backend == GLUON:
+            short = listed(problem)
+            blocks = blocks_of(short, backend, direction, head_dim)[number]
+            pairs = int(blocks.plain.sum() + blocks.masked.sum()) * kernel.own * kernel.other
+            share = min(1.0, pairs / max(1, cost.visible_pairs(short)))
+        found += share * kernel.products
+    return found
+
+
+def least_seconds(
+    problem: Problem, pairs: int, backend: str, direction: str, head_dim: int, rates: Rates
+) -> float:
+    """Time of so many of a problem's pairs in blocks without masks that fill every multiprocessor.
 
     Raises:
         ValueError: no measurement tells the rate of this head dimension.
     """
-    rate = rate_of(rates, direction, head_dim)
-    products = pairs * sum(_PRODUCTS[direction])
+    rate = rate_of(rates, backend, direction, head_dim)
+    products = pairs * _least_products(problem, backend, direction, head_dim)
     return products * rate.picoseconds * 1e-12 / rates.multiprocessors

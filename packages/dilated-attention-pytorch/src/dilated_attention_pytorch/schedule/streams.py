@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..typing import IntArray
-from .classes import Offsets, cells, row_classes
+from .classes import Cell, Offsets, cells, row_classes
 from .halves import Halves, cut
 from .problem import Problem
 from .sharing import Ranges, Weights, ranges_of
@@ -208,6 +208,17 @@ def _interleaved(edges: IntArray, bounds: IntArray) -> tuple[IntArray, IntArray]
     return edges[order], ends
 
 
+def _alike(
+    rates: tuple[int, ...], phases: tuple[int, ...], members: tuple[Offsets, ...], cell: Cell
+) -> dict[tuple[int, tuple[bool, ...]], list[int]]:
+    """First rows of the cell's classes, by their step and by what covers them."""
+    found: dict[tuple[int, tuple[bool, ...]], list[int]] = {}
+    for first, step, used in row_classes(rates, phases, members):
+        if cell.begin + first < cell.end:
+            found.setdefault((step, used), []).append(first)
+    return found
+
+
 @lru_cache(maxsize=64)
 def stream_table(problem: Problem, half: int, block: int, *, keys: bool = False) -> StreamTable:
     """Tiles of all heads with what streams past them.
@@ -237,14 +248,13 @@ def stream_table(problem: Problem, half: int, block: int, *, keys: bool = False)
         begin = made
         for cell in cells(problem):
             phases = tuple((cell.begin - s) % r for s, r in zip(cell.starts, rates, strict=True))
-            for first, step, used in row_classes(rates, phases, members):
+            for (step, used), firsts in _alike(rates, phases, members, cell).items():
                 lanes = [divmod(lane, len(rates)) for lane, x in enumerate(used) if x]
-                if cell.begin + first >= cell.end:
-                    continue
                 if not lanes:
                     covered = False
                     continue
-                halves = cut(problem, cell, first, step, {branch for _, branch in lanes}, half)
+                selected = sorted({branch for _, branch in lanes})
+                halves = cut(problem, cell, firsts, step, selected, half)
                 for member in range(group):
                     branches = [branch for m, branch in lanes if m == member]
                     if not branches:
