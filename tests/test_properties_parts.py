@@ -12,6 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dilated_attention_oracle import Pattern
+from dilated_attention_pytorch import DilationPattern
 from dilated_attention_pytorch.functional.group import order_map
 from dilated_attention_pytorch.layout import Layout, make_layout
 from dilated_attention_pytorch.schedule import (
@@ -220,3 +221,14 @@ def test_which_ranks_have_sequences_of_their_own(
     layout = Layout(lengths)
     assert bool(own_problems(problem_of(question), layout)) is alone
     assert own_rows_are_the_pairs_of_a_shard(question, layout)
+
+
+@pytest.mark.parametrize("side", ["query", "key"])
+@pytest.mark.parametrize("rate", [4, 8])
+def test_rows_that_do_not_step_evenly_fill_tiles(rate: int, side: Side) -> None:
+    """Rows of the first branch alone step 1, 1, 2 for the rates 1 and 4: three rows, if not cut."""
+    pattern = DilationPattern.longnet([512, 512 * rate], [1, rate])
+    problem = Problem(pattern, 4 * 512 * rate, 2, 2, is_causal=True)
+    plan = plan_rank(problem, make_layout(problem.n, 2, "zigzag"), 0)
+    table = part_table(problem, (plan.local_runs(),), side, 32, 16)
+    assert table.tiles[table.programs[:, 2], 2].mean() > 24

@@ -118,10 +118,10 @@ def test_halves_that_share_segments_share_tiles() -> None:
     table = stream_table(problem, 4, 8)
     left: list[tuple[int, ...]] = []
     for head, tile in table.programs.tolist():
-        first0, _, first1, rows1, _ = table.tiles[tile, :5].tolist()
+        first0, _, first1, rows1, step = table.tiles[tile, :5].tolist()
         keys = []
         for row in (first0, first1):
-            key = [head]
+            key = [head, step]
             for branch, offsets in zip(pattern.branches, problem.offsets, strict=True):
                 segment, place = divmod(row, branch.segment_length)
                 key.append(segment if place % branch.dilation_rate == offsets[head] else -1)

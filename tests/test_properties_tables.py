@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import numpy as np
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 
 from dilated_attention_pytorch.pattern import DilationPattern
 from dilated_attention_pytorch.schedule import Problem
-from dilated_attention_pytorch.schedule.classes import count_cells
+from dilated_attention_pytorch.schedule.classes import count_cells, row_classes
+from dilated_attention_pytorch.schedule.filling import room_for_a_row
 from dilated_attention_pytorch.schedule.tables import TileTable, tile_table
 from support.definition import Pair, Question
 from support.question_strategies import questions
@@ -170,3 +172,29 @@ def test_tables_follow_the_row_shift(
                 for t in range(n)
                 if places[i][t] % rates[i] == offset
             )
+
+
+@examples(1)
+@given(questions())
+def test_classes_hold_every_row_once_with_what_covers_it(question: Question) -> None:
+    problem = problem_of(question)
+    rates = tuple(branch.dilation_rate for branch in problem.pattern.branches)
+    period = math.lcm(*rates)
+    for offsets in zip(*problem.offsets, strict=True):
+        seen: Counter[int] = Counter()
+        for first, step, used in row_classes(rates, (0,) * len(rates), (offsets,)):
+            rows = range(first, period, step)
+            seen.update(rows)
+            for row in rows:
+                covers = tuple(row % r == o for r, o in zip(rates, offsets, strict=True))
+                assert covers == used
+        assert seen == Counter(range(period))
+
+
+def test_rows_of_a_class_lie_as_near_as_they_can() -> None:
+    """Of the rates 1, 4 and 64 the rows of the first alone are two classes, not 48 of step 64."""
+    found = row_classes((1, 4, 64), (0, 0, 0), ((0, 1, 5),))
+    alone = (True, False, False)
+    assert [x for x in found if not x[2][1]] == [(0, 2, alone), (3, 4, alone)]
+    pattern = DilationPattern.longnet([1024, 8192, 65536], [1, 8, 64])
+    assert room_for_a_row(Problem(pattern, 1 << 16, 4, 4), 64) < 1.3

@@ -37,7 +37,7 @@ def with_problem(**changes: Any) -> Request:
 SHORT = dataclasses.replace(HOPPER.problem, n=512)
 BROKEN = dataclasses.replace(SHORT, cu_seqlens=(0, 100, 512))
 MANY_RATES = DilationPattern.longnet([4096] * 8, [1, 2, 3, 4, 5, 6, 7, 8])
-FAR_APART = DilationPattern.longnet([2048, 65536, 10**6, 10**9], [1, 16, 256, 4096])
+FAR_APART = DilationPattern.longnet([512, 4096, 30000], [3, 5, 7])
 SWITCHED = DilationPattern.torchscale([256], [2], phantom_keys=True)
 
 
@@ -57,7 +57,7 @@ SWITCHED = DilationPattern.torchscale([256], [2], phantom_keys=True)
         (with_problem(pattern=DilationPattern.longnet([255], [2])), "127 rows of one residue"),
         (with_problem(cu_seqlens=(0, 100, 2048)), "50 rows of one residue"),
         (with_problem(pattern=MANY_RATES, n=2051), "views of the tensors"),
-        (with_problem(pattern=FAR_APART, n=1 << 18, num_heads=1, num_kv_heads=1), "too far apart"),
+        (with_problem(pattern=FAR_APART, n=30000), "too far apart"),
     ],
 )
 def test_why_the_hopper_kernels_do_not_serve(request_: Request, reason: str) -> None:
@@ -111,3 +111,21 @@ def test_rings_take_the_kernels_of_one_device() -> None:
     shifted = dataclasses.replace(ring, own=())
     assert "sequence of their own" in (select.passed_over("gluon", shifted) or "")
     assert select.passed_over("triton", shifted) is None
+
+
+def test_tiles_that_would_be_nearly_empty_go_to_librarys_kernels() -> None:
+    far = with_problem(pattern=FAR_APART, n=30000)
+    assert select.refusal("triton", far) is None
+    assert "room for 13.3 times" in (select.passed_over("triton", far) or "")
+    assert select.passed_over("sdpa", far) is None
+    assert select.passed_over("triton", dataclasses.replace(far, dtype=torch.float32)) is None
+
+
+def test_a_period_that_nobody_can_list_goes_to_librarys_kernels_or_to_eager() -> None:
+    endless = with_problem(pattern=DilationPattern.longnet([1000] * 4, [97, 89, 83, 79]))
+    assert "repeat after 56606581 rows" in (select.refusal("triton", endless) or "")
+    assert select.refusal("gluon", endless) is not None
+    for dtype, name in ((torch.bfloat16, "sdpa"), (torch.float32, "eager")):
+        asked = dataclasses.replace(endless, dtype=dtype)
+        serving = (x for x in select.backend_names() if select.passed_over(x, asked) is None)
+        assert next(serving) == name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -30,8 +31,10 @@ _NOT_ALONE: Final = (
 _LONGEST: Final = 2**31 - 1
 # Beyond this many cells the tables take longer to make than the attention to compute.
 _MOST_CELLS: Final = 1 << 16
+_LONGEST_PERIOD: Final = 1 << 20
 # Emptier tiles compute more than twice what the call asks for.
 _MOST_ROOM: Final = 2.0
+_MOST_WASTE: Final = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +143,9 @@ def _stream_refusal(problem: Problem) -> str | None:
 
 
 def _cells_refusal(problem: Problem) -> str | None:
+    period = math.lcm(*(branch.dilation_rate for branch in problem.pattern.branches))
+    if period > _LONGEST_PERIOD:
+        return f"the dilation rates repeat after {period} rows only, more than {_LONGEST_PERIOD}"
     cells = count_cells(problem)
     if cells > _MOST_CELLS:
         return (
@@ -179,6 +185,17 @@ def _sdpa_refusal(request: Request) -> str | None:
     if request.device.type == "cpu":
         return None
     return _sdpa_cuda_refusal(request)
+
+
+def _triton_slower(request: Request) -> str | None:
+    # Of 128 rows in a tile so few share their segments that it computes this many times the pairs;
+    # and by docs/performance.md `sdpa` takes half to all of its GPU time where tiles are full.
+    if request.ring or _sdpa_refusal(request) is not None:
+        return None
+    room = room_for_a_row(request.problem, 2 * HALF)
+    if room > _MOST_WASTE:
+        return f"its tiles would have room for {room:.3g} times the rows that they hold"
+    return None
 
 
 def _sdpa_slower(request: Request) -> str | None:
@@ -247,7 +264,7 @@ def _parts(device: torch.device) -> PartBackend:
 # thread, CPU seconds), and 0.18 to 0.22 at n = 128.
 _BACKENDS: Final[dict[str, Entry]] = {
     "gluon": Entry(_gluon_refusal, _load_gluon),
-    "triton": Entry(_triton_refusal, _load_triton),
+    "triton": Entry(_triton_refusal, _load_triton, slower=_triton_slower),
     "sdpa": Entry(_sdpa_refusal, _load_sdpa, slower=_sdpa_slower),
     "eager": Entry(lambda request: None, lambda device: (eager, None)),
 }

@@ -1,8 +1,8 @@
 """Rates of the kernels from a report of benchmarks, and how well they tell the others.
 
-The cases are sorted by what the kernels are compiled for: not causal before causal, narrow heads
-before wide, in the report's order otherwise. Cases 1, 3, 5, ... of these calibrate, so that the one
-that is causal and wide is among them; cases 0, 2, 4, ... judge.
+Kernels are compiled for causality and for a width of the head dimension. Of the cases of each such
+kind, in the report's order, 1, 3, 5, ... calibrate and 0, 2, 4, ... judge; one that is alone of its
+kind calibrates.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ _MULTIPROCESSORS: Final = 132
 # Programs that a multiprocessor may run at once: shared memory holds two of `gluon`.
 _SLOTS: Final = {GLUON: range(1, 3), TRITON: range(1, 5)}
 _MASKED: Final = tuple(1 + step / 10 for step in range(21))
+# By a report's digest of the sources: groups of cases whose tiles have changed since it was made.
+_OTHER_TILES: Final = {"eb817dd0ca2fc5a4": ("gigapath", "paper")}
 
 
 class Measured(NamedTuple):
@@ -41,12 +43,22 @@ def gpu_seconds(figure: dict[str, Any]) -> float:
     return milliseconds / 1e3
 
 
+def other_tiles(report: dict[str, Any]) -> list[str]:
+    """Cases that take no part, because their tiles have changed since they were timed."""
+    groups = _OTHER_TILES.get(report["environment"]["sources"], ())
+    return [one["case"] for one in report["results"] if one["group"] in groups]
+
+
 def measured(report: dict[str, Any], backend: str, *, judging: bool) -> list[Measured]:
     """The half of a report that calibrates, or the half that judges."""
-    timed = [one for one in report["results"] if "forward" in one["backends"].get(backend, {})]
-    timed.sort(key=lambda one: (one["is_causal"], padded(backend, one["head_dim"])))
+    left_out = other_tiles(report)
+    kinds: dict[tuple[bool, int], list[dict[str, Any]]] = {}
+    for one in report["results"]:
+        if "forward" in one["backends"].get(backend, {}) and one["case"] not in left_out:
+            kind = one["is_causal"], padded(backend, one["head_dim"])
+            kinds.setdefault(kind, []).append(one)
     found = []
-    for one in timed[not judging :: 2]:
+    for one in (one for kind in sorted(kinds) for one in _half(kinds[kind], judging=judging)):
         heads, figures = one["heads"], one["backends"][backend]
         rule = getattr(DilationPattern, one["rule"])
         pattern = rule(one["segment_lengths"], one["dilation_rates"])
@@ -58,6 +70,11 @@ def measured(report: dict[str, Any], backend: str, *, judging: bool) -> list[Mea
             both = gpu_seconds(figures["forward_backward"])
             found.append(Measured(*case, BACKWARD, both - forward))
     return found
+
+
+def _half(cases: list[dict[str, Any]], *, judging: bool) -> list[dict[str, Any]]:
+    """Every second case of one kind."""
+    return cases[not judging :: 2] if len(cases) > 1 else cases[judging:]
 
 
 def _fit(cases: list[Measured], masked: tuple[float, ...]) -> Rate:

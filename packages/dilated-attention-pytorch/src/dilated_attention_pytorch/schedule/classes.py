@@ -3,7 +3,7 @@
 Rows of one head that the same branches select are a **class**. Where r divides w (or one segment
 holds the document) a branch selects with one period, and the classes of the period lcm(r) are those
 of the whole sequence. Other branches, and documents, cut it into **cells** in which every branch is
-periodic again.
+periodic again. The residues of a class need not step evenly; then it is cut into classes that do.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Literal
 
 import numpy as np
 
+from ..typing import BoolArray
 from .problem import Problem
 
 Offsets = tuple[int | None, ...]
@@ -100,11 +101,29 @@ def count_cells(problem: Problem) -> int:
     return total
 
 
+def progressions(residues: BoolArray) -> list[tuple[int, int]]:
+    """(first, step) of progressions that make up a set of residues, given as a mask of the period.
+
+    Of all steps that divide the period the shortest that hold nothing else come first.
+    """
+    left, period = residues.copy(), len(residues)
+    found: list[tuple[int, int]] = []
+    for step in (step for step in range(1, period + 1) if period % step == 0):
+        for first in np.flatnonzero(left.reshape(-1, step).all(0)).tolist():
+            found.append((first, step))
+            left[first::step] = False
+    return found
+
+
 @lru_cache(maxsize=4096)
 def row_classes(
     rates: tuple[int, ...], phases: tuple[int, ...], members: tuple[Offsets, ...]
 ) -> tuple[tuple[int, int, tuple[bool, ...]], ...]:
     """Classes of one period: (first row, step, which (member, branch) pairs cover it).
+
+    Rows that the same pairs cover are cut into classes of the shortest steps that hold nothing
+    else, so that many rows of a class lie in a segment: of the rates 1 and 4 the rows that only the
+    first covers are a class of step 2 and one of step 4, whatever longer rates there are.
 
     `phases[i]` is the place of row 0 modulo `rates[i]`.
     """
@@ -121,9 +140,7 @@ def row_classes(
     signatures, inverse = np.unique(bits, axis=0, return_inverse=True)
     found: list[tuple[int, int, tuple[bool, ...]]] = []
     for number, signature in enumerate(signatures):
-        residues = np.flatnonzero(inverse.reshape(-1) == number)
-        step = period // len(residues)
-        even = period % len(residues) == 0 and bool((np.diff(residues) == step).all())
-        groups = [(int(residues[0]), step)] if even else [(int(c), period) for c in residues]
-        found.extend((first, gap, tuple(signature.tolist())) for first, gap in groups)
+        covers = tuple(signature.tolist())
+        cut = progressions(inverse.reshape(-1) == number)
+        found.extend((first, step, covers) for first, step in cut)
     return tuple(found)

@@ -8,6 +8,7 @@ layouts step evenly almost everywhere; any other order works, in more and shorte
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..typing import IntArray
+from .classes import progressions
 from .problem import Problem
 from .rows import Rows
 from .runs import Run, RunList
@@ -25,6 +27,8 @@ Int32Array = npt.NDArray[np.int32]
 Side = Literal["query", "key"]
 
 PROGRAM_COLUMNS, TILE_COLUMNS, ENTRY_COLUMNS = 4, 8, 12
+# Of a longer period most residues hold one row of a shard.
+_LONGEST_PERIOD = 1 << 12
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -169,8 +173,33 @@ def _labels(
     for label in slots.values():
         _, classes = np.unique(classes * (len(runs) + 1) + label + 1, return_inverse=True)
     some = np.flatnonzero(np.logical_or.reduce([label >= 0 for label in slots.values()]))
-    order = some[np.lexsort((position[some], classes[some]))]
-    return order, position[order], classes[order], slots
+    period = math.lcm(*(rates[runs[number].branch] for number, _ in kind))
+    classes = _even_classes(classes[some], position[some], period)
+    order = np.lexsort((position[some], classes))
+    return some[order], position[some][order], classes[order], slots
+
+
+def _even_classes(classes: IntArray, positions: IntArray, period: int) -> IntArray:
+    """Classes cut so that the residues of each step evenly, and its rows with them in the main.
+
+    Rows of the first of the rates 1 and 8 alone would step 1, 1, 1, 1, 1, 1, 2 otherwise.
+    """
+    if period > _LONGEST_PERIOD:
+        return classes
+    cut = np.zeros_like(classes)
+    order = np.argsort(classes, kind="stable")
+    known: dict[bytes, IntArray] = {}
+    for mine in np.split(order, np.flatnonzero(np.diff(classes[order])) + 1):
+        residues = positions[mine] % period
+        held = np.zeros(period, dtype=np.bool_)
+        held[residues] = True
+        piece = known.get(held.tobytes())
+        if piece is None:
+            piece = known[held.tobytes()] = np.zeros(period, dtype=np.int64)
+            for i, (first, step) in enumerate(progressions(held)):
+                piece[first::step] = i
+        cut[mine] = piece[residues]
+    return classes * period + cut
 
 
 def _kind_tiles(
