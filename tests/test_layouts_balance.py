@@ -49,9 +49,9 @@ def planned_pairs(problem: Problem, layout: Layout, rank: int) -> int:
     """Pairs of all runs of a rank's plan, over its own keys and over those that it receives."""
     plan = plan_rank(problem, layout, rank)
     found = list(plan.local_runs())
-    for index, planned in enumerate(plan.rounds):
-        if planned.received is not None:
-            found += [run for part in plan.remote_runs(index) for run in part]
+    for group in range(len(plan.groups)):
+        if plan.received(group):
+            found += [run for part in plan.remote_runs(group) for run in part]
     return sum(pairs_of_run(run, is_causal=problem.is_causal) for run in found)
 
 

@@ -129,16 +129,16 @@ def tables_hold_each_pair_once(question: Question, ring: Ring, block: int, other
         plan = plan_rank(problem, layout, rank, ring.buffer_shards)
         own = [(plan.keys, every_head)]
         holds_the_runs(problem, (plan.local_runs(),), plan.queries, own, block, other)
-        for index, planned in enumerate(plan.rounds):
-            if planned.received is None:
+        for group in range(len(plan.groups)):
+            if not plan.received(group):
                 continue
             parts = [
                 (Groups(problem, positions, queries=False), key_class.heads)
                 for key_class, positions in zip(
-                    plan.classes, planned.received.positions, strict=True
+                    plan.classes, plan.gathered(group).positions, strict=True
                 )
             ]
-            runs = plan.remote_runs(index)
+            runs = plan.remote_runs(group)
             holds_the_runs(problem, runs, plan.queries, parts, block, other)
 
 

@@ -168,17 +168,65 @@ export function rowHeads(question) {
   return moved;
 }
 
+const BUFFER_SHARDS = 2;
+
+/** Row-heads in a piece that a rank with so many rows receives. */
+function pieceCapacity(rows, kvHeads) {
+  return Math.max(1, Math.floor((BUFFER_SHARDS * rows) / 2)) * kvHeads;
+}
+
+/** Row-heads that no message exceeds, from the pattern and the shard lengths alone. */
+export function messageBound(question) {
+  const lengths = shardLengths(question);
+  const longest = Math.max(...lengths);
+  const contiguous = question.order === "contiguous";
+  const stretches = contiguous ? 1 : 2;
+  const starts = lengths.map((_, rank) => lengths.slice(0, rank).reduce((a, b) => a + b, 0));
+  let total = 0;
+  for (const keyClass of keyClasses(question)) {
+    let rows = 0;
+    question.branches.forEach(([w, r], i) => {
+      if (contiguous && starts.every((start) => start % w === 0)) return;
+      const leaving = Math.min(longest, 2 * stretches * w);
+      rows += keyClass.offsets[i].length * (Math.floor(leaving / r) + 2 * stretches + 1);
+    });
+    total += Math.min(rows, longest) * keyClass.heads.length;
+  }
+  return total;
+}
+
+/** Steps round the ring whose messages are used at once. */
+export function stepsTogether(question) {
+  const filled = shardLengths(question).filter((length) => length > 0);
+  if (filled.length < 2) return 1;
+  const room = pieceCapacity(Math.min(...filled), question.kvHeads);
+  const most = Math.max(1, messageBound(question));
+  return Math.min(Math.max(1, Math.floor(Math.floor(room / 4) / most)), question.ringSize - 1);
+}
+
+/** Row-heads that a rank receives at a time: a piece, or messages of several ranks. */
+function groupsReceived(question, fromSource, rank, rows) {
+  const size = question.ringSize;
+  const steps = stepsTogether(question);
+  const groups = [];
+  for (let step = 1; step < size; step += 1) {
+    if ((step - 1) % steps === 0) groups.push(0);
+    groups[groups.length - 1] += fromSource[(rank - step + size) % size];
+  }
+  return groups.map((sum) => Math.min(pieceCapacity(rows, question.kvHeads), sum));
+}
+
 /** For each rank: rows held, row-heads got and sent, bytes sent, bytes held at the peak. */
 export function ranks(question, moved = rowHeads(question)) {
   const { headDim, itemsize, heads, kvHeads } = question;
   const wide = itemsize === 8 ? 8 : 4;
-  const bufferShards = 2;
   return shardLengths(question).map((rows, rank) => {
     const received = moved[rank].reduce((sum, x) => sum + x, 0);
     const sent = moved.reduce((sum, row) => sum + row[rank], 0);
     const row = 2 * headDim;
-    const capacity = Math.max(1, Math.floor((bufferShards * rows) / 2)) * kvHeads;
-    const piece = 2 * headDim * Math.min(capacity, Math.max(...moved[rank]));
+    const groups = groupsReceived(question, moved[rank], rank, rows);
+    const most = 2 * headDim * Math.max(0, ...groups);
+    const travelling = groups.length > 1 ? 4 * itemsize + 4 * wide : itemsize + 2 * wide;
     const query = rows * heads;
     const keys = rows * kvHeads;
     const rounded = itemsize === wide ? 0 : itemsize;
@@ -186,7 +234,7 @@ export function ranks(question, moved = rowHeads(question)) {
       (3 * query + 2 * keys) * headDim * itemsize +
       (query + 2 * keys) * headDim * (wide + rounded) +
       2 * query * wide +
-      piece * (4 * itemsize + 4 * wide);
+      most * travelling;
     return {
       rows,
       received,

@@ -13,6 +13,7 @@ from dilated_attention_pytorch.functional.group import order_map
 from dilated_attention_pytorch.kernels import select
 from dilated_attention_pytorch.layout import make_layout
 from dilated_attention_pytorch.schedule import Groups, Problem, Run, plan_rank
+from dilated_attention_pytorch.schedule.messages import message_bound
 
 from .counting_backend import CountingBackend, encoded
 from .definition import Pair, Question, require_same_pairs
@@ -63,11 +64,14 @@ def plans_hold_each_pair_once(question: Question, ring: Ring) -> None:
         plan = plan_rank(problem, layout, rank, ring.buffer_shards)
         every_head = tuple(range(question.kv_heads))
         found += pairs_of(problem, plan.local_runs(), plan.queries, plan.keys, every_head)
-        for index, planned in enumerate(plan.rounds):
-            if planned.received is None:
+        for group in range(len(plan.groups)):
+            if not plan.received(group):
                 continue
             for key_class, positions, runs in zip(
-                plan.classes, planned.received.positions, plan.remote_runs(index), strict=True
+                plan.classes,
+                plan.gathered(group).positions,
+                plan.remote_runs(group),
+                strict=True,
             ):
                 keys = Groups(problem, positions, queries=False)
                 found += pairs_of(problem, runs, plan.queries, keys, key_class.heads)
@@ -110,7 +114,9 @@ def rounds_of_all_ranks_match(question: Question, ring: Ring) -> None:
         plan_rank(problem_of(question), layout, rank, ring.buffer_shards)
         for rank in range(ring.size)
     ]
-    assert len({len(plan.rounds) for plan in plans}) == 1
+    assert len({tuple(map(len, plan.groups)) for plan in plans}) == 1
+    # Groups of more rounds rely on the bound.
+    bound = message_bound(plans[0].problem, layout)
     for rank, plan in enumerate(plans):
         room = max(ring.buffer_shards * layout.lengths[rank], 2) * question.kv_heads
         held = 0
@@ -130,4 +136,16 @@ def rounds_of_all_ranks_match(question: Question, ring: Ring) -> None:
                 )
             # The piece that is used and the one that arrives share the receive buffers.
             assert held + size <= room
+            held = size
+            assert size <= bound
+        held = 0
+        for group in plan.groups:
+            pieces = [piece for piece in group if piece.received is not None]
+            size = sum(
+                len(rows) * len(key_class.heads)
+                for piece in pieces
+                for rows, key_class in zip(piece.received.rows, plan.classes, strict=True)
+            )
+            # Several are there as they came and gathered, beside the group before.
+            assert held + size * (1 + (len(pieces) > 1)) <= room
             held = size

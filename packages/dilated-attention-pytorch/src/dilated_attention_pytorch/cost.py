@@ -11,7 +11,8 @@ import numpy as np
 
 from .layout import Layout
 from .schedule import Problem, key_classes
-from .schedule.messages import message, piece_capacity
+from .schedule.gathering import rounds_together
+from .schedule.messages import message, piece_bound, piece_capacity
 from .schedule.partials import partial_blocks
 
 
@@ -122,15 +123,16 @@ def _row_heads(problem: Problem, layout: Layout, source: int, target: int) -> in
     return sum(len(r) * len(c.heads) for r, c in zip(found.rows, classes, strict=True))
 
 
-def largest_piece(problem: Problem, layout: Layout, rank: int, buffer_shards: int) -> int:
-    """Row-heads of the largest piece that a rank receives."""
+def _groups_received(
+    problem: Problem, layout: Layout, rank: int, buffer_shards: int
+) -> tuple[int, ...]:
+    """Row-heads that a rank receives at a time: a piece, or messages of several ranks."""
     capacity = piece_capacity(problem, layout, rank, buffer_shards)
-    sizes = [
-        _row_heads(problem, layout, source, rank)
-        for source in range(layout.ring_size)
-        if source != rank
-    ]
-    return min(capacity, max(sizes, default=0))
+    size = layout.ring_size
+    sizes = [_row_heads(problem, layout, (rank - step) % size, rank) for step in range(1, size)]
+    rounds = piece_bound(problem, layout, buffer_shards)
+    steps = max(1, rounds_together(problem, layout, buffer_shards) // rounds)
+    return tuple(min(capacity, sum(sizes[i : i + steps])) for i in range(0, len(sizes), steps))
 
 
 def rank_memory(
@@ -146,8 +148,9 @@ def rank_memory(
     """Peak bytes of one rank's forward + backward, layout `sharded`, tiles apart.
 
     Backward holds q, k, v, out, dout and lse of the shard, delta, float32 dq, dk, dv and, for
-    16-bit inputs, their rounded copies; two pieces of rows arriving and two leaving, and their
-    gradients in float32, two each way.
+    16-bit inputs, their rounded copies; two groups of rows arriving and two leaving, and their
+    gradients in float32, two each way. A group that is the only one arrives while nothing else
+    does: its rows, their gradients, and these apart for each message.
     """
     wide = 8 if itemsize == 8 else 4
     query = batch * layout.lengths[rank] * problem.num_heads
@@ -156,8 +159,10 @@ def rank_memory(
     rounded = 0 if itemsize == wide else itemsize
     gradients = (query + 2 * keys) * head_dim * (wide + rounded)
     statistics = 2 * query * wide
-    piece = 2 * batch * largest_piece(problem, layout, rank, buffer_shards) * head_dim
-    return shard + gradients + statistics + piece * (4 * itemsize + 4 * wide)
+    groups = _groups_received(problem, layout, rank, buffer_shards)
+    most = 2 * batch * max(groups, default=0) * head_dim
+    travelling = 4 * itemsize + 4 * wide if len(groups) > 1 else itemsize + 2 * wide
+    return shard + gradients + statistics + most * travelling
 
 
 def replicated_memory(

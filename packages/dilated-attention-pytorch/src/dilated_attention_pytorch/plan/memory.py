@@ -16,6 +16,7 @@ import numpy as np
 from ..kernels.eager import BLOCK
 from ..layout import Layout
 from ..schedule import Problem, key_classes
+from ..schedule.gathering import rounds_together
 from ..schedule.messages import piece_bound, piece_capacity
 from ..typing import IntArray
 from .travel import received, sent
@@ -69,19 +70,18 @@ def ring_rank(
     keys = batch * layout.lengths[rank] * problem.num_kv_heads
     inputs = (query + 2 * keys) * head_dim * itemsize
     rounded = 0 if itemsize == wide else itemsize
-    came, went = (
-        2 * batch * head_dim * _pieces(problem, layout, rank, sizes, buffer_shards, back=back)
-        for sizes, back in (
-            (received(problem, layout, rank), True),
-            (sent(problem, layout, rank), False),
-        )
-    )
-    # Rounds k - 1, k and k + 1 with an empty one at either end.
+    came, went, gathered = _groups(problem, layout, rank, buffer_shards)
+    # What a plan keeps: where rows are packed from, in 32 bits, and gathered to, in 64.
+    kept = 4 * int(went.sum()) + 8 * int((came * gathered).sum())
+    came, went = 2 * batch * head_dim * came, 2 * batch * head_dim * went
+    # Groups k - 1, k and k + 1 with an empty one at either end.
     before, now, after = slice(0, -2), slice(1, -1), slice(2, None)
     both = came + went
-    moving = itemsize * (both[now] + both[after])
+    ahead = itemsize * both[after]
+    waiting = itemsize * both[now] + ahead
+    gathering = itemsize * 2 * came[now] * gathered[now] + ahead
+    meeting = itemsize * came[now] + ahead
     first = itemsize * int(both[1]) if len(both) > 2 else 0
-    transfer = int(moving.max(initial=0))
     # Heads that one tile holds: all of them at home, those of a class where rows travel.
     group = problem.num_heads // problem.num_kv_heads
     together = [range(problem.num_heads)]
@@ -95,18 +95,16 @@ def ring_rank(
         _tile(problem, heads, layout.lengths[rank], batch, head_dim, wide, 3, 2 + 2 * (rounded > 0))
         for heads in (together, apart)
     )
-    # The last piece is let go of at the return.
-    kept = int(both[-2])
     carry = (query * head_dim + 2 * query) * wide
     # The last step makes lse, and out in the input's type.
-    finishing = query * (3 * wide + head_dim * rounded) + kept * itemsize
-    forward = inputs + carry + max(first + local, transfer + remote, finishing)
+    finishing = query * (3 * wide + head_dim * rounded)
+    moments = [first + local, _most(waiting), _most(gathering), _most(meeting + remote), finishing]
+    forward = inputs + kept + carry + max(moments)
 
     saved = inputs + 2 * query * head_dim * itemsize + 2 * query * wide
     gradients = (query + 2 * keys) * head_dim * wide
-    home = wide * (came[now] + both[before])
-    working = moving + home
-    handing = working + wide * went[now]
+    # Of the group before, gradients on their way.
+    home = wide * both[before]
     # Weights, their gradient, and that of the scores, whose product is a temporary.
     local, remote = (
         _tile(problem, heads, layout.lengths[rank], batch, head_dim, wide, 4, 1 + 3 * (rounded > 0))
@@ -114,17 +112,44 @@ def ring_rank(
     )
     moments = [
         first + local,
-        int((working + remote * (came[now] > 0)).max(initial=0)),
-        int(handing.max(initial=0)),
-        (query + 2 * keys) * head_dim * rounded + kept * (itemsize + wide),
+        _most(waiting + home),
+        _most(gathering + home),
+        _most(meeting + home + wide * came[now] + remote * (came[now] > 0)),
+        _most(meeting + home + wide * came[now] * (1 + gathered[now])),
+        _most(ahead + wide * (came[now] + went[now])),
+        (query + 2 * keys) * head_dim * rounded,
     ]
-    return Memory(forward, saved + gradients + max(moments))
+    return Memory(forward, kept + saved + gradients + max(moments))
+
+
+def _most(moments: IntArray) -> int:
+    return int(moments.max(initial=0))
+
+
+def _groups(
+    problem: Problem, layout: Layout, rank: int, buffer_shards: int
+) -> tuple[IntArray, IntArray, IntArray]:
+    """Row-heads that come and that go in each group of rounds, and whether they are gathered.
+
+    With an empty group at either end.
+    """
+    rounds = [
+        _pieces(problem, layout, rank, sizes(problem, layout, rank), buffer_shards, back=back)
+        for sizes, back in ((received, True), (sent, False))
+    ]
+    together = rounds_together(problem, layout, buffer_shards)
+    first = np.arange(0, len(rounds[0]), together)
+    some = [*rounds, (rounds[0] > 0).astype(np.int64)]
+    came, went, messages = (
+        np.concatenate([[0], np.add.reduceat(x, first) if len(x) else x, [0]]) for x in some
+    )
+    return came, went, (messages > 1).astype(np.int64)
 
 
 def _pieces(
     problem: Problem, layout: Layout, rank: int, sizes: IntArray, buffer_shards: int, *, back: bool
 ) -> IntArray:
-    """Row-heads of each round's piece, (rounds + 2,) with an empty round at either end."""
+    """Row-heads of each round's piece."""
     size = layout.ring_size
     bound = piece_bound(problem, layout, buffer_shards)
     step = np.arange(1, size)
@@ -136,7 +161,7 @@ def _pieces(
     )
     left = sizes[partner][:, None] - np.arange(bound) * capacity[:, None]
     rows: IntArray = np.clip(left, 0, capacity[:, None]).reshape(-1)
-    return np.concatenate([[0], rows, [0]])
+    return rows
 
 
 def _tile(

@@ -13,8 +13,8 @@ from ..kernels.options import KernelOptions, KeyGradient, KeyPart, QuerySide, Re
 from ..schedule import RankPlan, Round, RunList
 from .alone import whole_sequence
 from .lanes import backward_terms
-from .packing import add_back, block_shapes, flat_size, views
-from .shard import Shard, Transfer
+from .packing import add_back, block_shapes, flat_size, part_ways, views
+from .shard import Shard, Transfer, arrive, collect
 from .shifted import fetch_queries, return_gradients
 
 Gradients = tuple[Tensor, Tensor, Tensor]
@@ -91,7 +91,7 @@ def backward_rank(
     dtype = compute_dtype(shard.query.dtype)
     lse, delta = backward_terms(dout, dlse, result, options)
     queries = yield from fetch_queries(plan, shard.query, comm)
-    ahead = Transfer(plan, plan.rounds[0], shard, comm) if plan.rounds else None
+    ahead = [Transfer(plan, x, shard, comm) for x in plan.groups[0]] if plan.groups else []
     if alone is not None:
         dquery, dkey, dvalue = alone.backward(shard, dout, dlse, result, wide=True)
     else:
@@ -104,21 +104,20 @@ def backward_rank(
     if alone is None:
         own = KeyPart(shard.key, shard.value, shard.key_mask)
         differentiate(side, shifted, [own], (plan.local_runs(),), [(dkey, dvalue)], options)
-    home: _Homeward | None = None
-    for index, planned in enumerate(plan.rounds):
-        transfer = ahead
-        assert transfer is not None
-        last = index + 1 == len(plan.rounds)
-        ahead = None if last else Transfer(plan, plan.rounds[index + 1], shard, comm)
-        yield from transfer.works
-        gradient = _piece_gradient(plan, index, transfer, side, shifted, dkey, options)
-        if home is not None:
-            yield from home.works
-            home.add_to(dkey, dvalue)
-        home = _Homeward(plan, planned, gradient, dkey, comm)
-    if home is not None:
-        yield from home.works
-        home.add_to(dkey, dvalue)
+    home: list[_Homeward] = []
+    for index, planned in enumerate(plan.groups):
+        transfers, ahead = ahead, []
+        if index + 1 < len(plan.groups):
+            ahead = [Transfer(plan, x, shard, comm) for x in plan.groups[index + 1]]
+        yield from arrive(transfers)
+        gradients = _gradients(plan, index, transfers, side, shifted, dkey, options)
+        del transfers
+        yield from _come_home(home, dkey, dvalue)
+        home = [
+            _Homeward(plan, x, gradients.pop(0) if x.received is not None else None, dkey, comm)
+            for x in planned
+        ]
+    yield from _come_home(home, dkey, dvalue)
     answered = {branch: side.dquery for branch, side in shifted.items()}
     yield from return_gradients(plan, answered, side.dquery, comm)
     source = shard.query.dtype
@@ -130,22 +129,29 @@ def _zeros(like: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros(like.shape, dtype=dtype, device=like.device)
 
 
-def _piece_gradient(
+def _come_home(home: list[_Homeward], dkey: Tensor, dvalue: Tensor) -> RankTask[None]:
+    while home:
+        one = home.pop(0)
+        yield from one.works
+        one.add_to(dkey, dvalue)
+
+
+def _gradients(
     plan: RankPlan,
-    index: int,
-    transfer: Transfer,
+    group: int,
+    transfers: list[Transfer],
     side: QuerySide,
     shifted: dict[int, QuerySide],
     dkey: Tensor,
     options: KernelOptions,
-) -> Tensor | None:
-    """Gradients of the received piece's keys and values, packed as the piece is."""
-    piece = transfer.round.received
-    if piece is None:
-        return None
+) -> list[Tensor]:
+    """Gradients of the keys and values of each message of a group, packed as the message is."""
+    parts = collect(plan, group, transfers)
+    if not parts:
+        return []
     b, _, _, d = dkey.shape
-    shapes = block_shapes(piece, plan.classes, b, d)
+    gathered = plan.gathered(group)
+    shapes = block_shapes(gathered, plan.classes, b, d)
     flat = dkey.new_zeros(flat_size(shapes))
-    runs = plan.remote_runs(index)
-    differentiate(side, shifted, transfer.parts(), runs, views(flat, shapes), options)
-    return flat
+    differentiate(side, shifted, parts, plan.remote_runs(group), views(flat, shapes), options)
+    return [flat] if len(gathered.places) == 1 else part_ways(gathered, flat, b, d)

@@ -12,7 +12,7 @@ from ..kernels.options import KernelOptions, KeyPart, Result
 from ..schedule import RankPlan, RunList
 from .alone import whole_sequence
 from .lanes import finish
-from .shard import Shard, Transfer
+from .shard import Shard, Transfer, arrive, collect
 from .shifted import fetch_queries
 
 
@@ -39,14 +39,14 @@ def forward_rank(
 ) -> RankTask[Result]:
     """(out, lse) of the rank's own rows over the keys of all ranks.
 
-    Each piece of rows is merged into the float32 carry as it arrives; two pieces are in flight,
-    together at most `buffer_shards` shards.
+    The rows of each group of rounds are merged into the float32 carry as they arrive; two groups
+    are in flight, together at most `buffer_shards` shards.
     """
     alone = whole_sequence(plan, options)
     if alone is not None and plan.isolated:
         return alone.forward(shard)
     shifted = yield from fetch_queries(plan, shard.query, comm)
-    ahead = Transfer(plan, plan.rounds[0], shard, comm) if plan.rounds else None
+    ahead = [Transfer(plan, x, shard, comm) for x in plan.groups[0]] if plan.groups else []
     if alone is not None:
         found = alone.forward(shard, wide=True)
         carry = Carry.resume(found.out, found.lse)
@@ -54,13 +54,14 @@ def forward_rank(
         carry = Carry(shard.query, options.lanes)
         own = KeyPart(shard.key, shard.value, shard.key_mask)
         attend(shard.query, shifted, [own], (plan.local_runs(),), carry, options)
-    for index in range(len(plan.rounds)):
-        transfer = ahead
-        assert transfer is not None
-        last = index + 1 == len(plan.rounds)
-        ahead = None if last else Transfer(plan, plan.rounds[index + 1], shard, comm)
-        yield from transfer.works
-        parts = transfer.parts()
+    for index in range(len(plan.groups)):
+        transfers, ahead = ahead, []
+        if index + 1 < len(plan.groups):
+            ahead = [Transfer(plan, x, shard, comm) for x in plan.groups[index + 1]]
+        yield from arrive(transfers)
+        parts = collect(plan, index, transfers)
         if parts:
             attend(shard.query, shifted, parts, plan.remote_runs(index), carry, options)
+        # Before the next group's buffers are made.
+        del parts, transfers
     return finish(carry, plan.queries, options, shard.query.dtype)

@@ -15,19 +15,19 @@ import torch
 from torch import Tensor
 
 from ..kernels.options import KeyPart
-from ..schedule import KeyClass, Message
+from ..schedule import Gathered, KeyClass, Message
 from .indexing import index_tensor
 
 Shape = tuple[int, int, int, int]
 
 
 def block_shapes(
-    message: Message, classes: Sequence[KeyClass], batch: int, head_dim: int
+    message: Message | Gathered, classes: Sequence[KeyClass], batch: int, head_dim: int
 ) -> list[Shape]:
     """(b, rows, heads, d) of each class's block."""
     return [
         (batch, len(rows), len(key_class.heads), head_dim)
-        for rows, key_class in zip(message.rows, classes, strict=True)
+        for rows, key_class in zip(message.positions, classes, strict=True)
     ]
 
 
@@ -51,15 +51,20 @@ def views(flat: Tensor, shapes: Sequence[Shape]) -> list[tuple[Tensor, Tensor]]:
 
 @lru_cache(maxsize=1024)
 def _places(
-    message: Message, classes: tuple[KeyClass, ...], device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """(row in the sender's storage, key/value head) of everything in a message, in its order."""
-    rows = [np.repeat(r, len(c.heads)) for r, c in zip(message.rows, classes, strict=True)]
-    heads = [np.tile(c.heads, len(r)) for r, c in zip(message.rows, classes, strict=True)]
-    return (
-        index_tensor(np.concatenate(rows), device),
-        index_tensor(np.concatenate(heads).astype(np.int64), device),
-    )
+    message: Message, classes: tuple[KeyClass, ...], heads: int, device: torch.device
+) -> Tensor:
+    """`row * heads + head` in the sender's storage of everything in a message, in its order.
+
+    In 32 bits where these hold it: a plan keeps as much for each of its messages.
+    """
+    found = [
+        (rows[:, None] * heads + np.asarray(key_class.heads)).reshape(-1)
+        for rows, key_class in zip(message.rows, classes, strict=True)
+    ]
+    places = np.concatenate(found)
+    if not len(places) or places.max() <= np.iinfo(np.int32).max:
+        places = places.astype(np.int32)
+    return index_tensor(places, device)
 
 
 def head_index(key_class: KeyClass, device: torch.device) -> Tensor:
@@ -69,15 +74,15 @@ def head_index(key_class: KeyClass, device: torch.device) -> Tensor:
 
 def pack(message: Message, classes: tuple[KeyClass, ...], key: Tensor, value: Tensor) -> Tensor:
     """Copy the message's rows out of a shard's key and value."""
-    b, _, _, d = key.shape
-    rows, heads = _places(message, classes, key.device)
-    packed = key.new_empty((2, b, len(rows), d))
+    b, _, heads, d = key.shape
+    at = _places(message, classes, heads, key.device)
+    packed = key.new_empty((2, b, len(at), d))
     for tensor, out in zip((key, value), packed, strict=True):
-        if tensor.stride(1) == tensor.shape[2] * tensor.stride(2):
-            at = rows * tensor.shape[2] + heads
+        if tensor.stride(1) == heads * tensor.stride(2):
             torch.index_select(tensor.flatten(1, 2), 1, at, out=out)
         else:
-            torch.ops.aten.index.Tensor_out(tensor, [None, rows, heads], out=out)
+            places = [None, (at // heads).long(), (at % heads).long()]
+            torch.ops.aten.index.Tensor_out(tensor, places, out=out)
     return packed.view(-1)
 
 
@@ -89,11 +94,10 @@ def add_back(
     dvalue: Tensor,
 ) -> None:
     """Add gradients of a message's rows, packed alike, to the shard's own, which are contiguous."""
-    b, _, total, d = dkey.shape
-    rows, heads = _places(message, classes, dkey.device)
-    at = rows * total + heads
+    b, _, heads, d = dkey.shape
+    at = _places(message, classes, heads, dkey.device)
     # No row and head occurs twice, so the sums do not depend on an order.
-    for tensor, packed in zip((dkey, dvalue), flat.view(2, b, len(rows), d), strict=True):
+    for tensor, packed in zip((dkey, dvalue), flat.view(2, b, len(at), d), strict=True):
         tensor.view(b, -1, d).index_add_(1, at, packed)
 
 
@@ -113,7 +117,7 @@ def mask_size(message: Message, batch: int) -> int:
 
 
 def unpack(
-    message: Message,
+    message: Message | Gathered,
     classes: Sequence[KeyClass],
     flat: Tensor,
     flat_mask: Tensor | None,
@@ -125,8 +129,45 @@ def unpack(
     masks: list[Tensor | None] = [None] * len(classes)
     if flat_mask is not None:
         whole = flat_mask.view(torch.bool).view(batch, -1)
-        ends = list(accumulate(len(rows) for rows in message.rows))
+        ends = list(accumulate(len(rows) for rows in message.positions))
         masks = [
-            whole[:, end - len(rows) : end] for end, rows in zip(ends, message.rows, strict=True)
+            whole[:, end - len(rows) : end]
+            for end, rows in zip(ends, message.positions, strict=True)
         ]
     return [KeyPart(k, v, mask) for (k, v), mask in zip(blocks, masks, strict=True)]
+
+
+@lru_cache(maxsize=1024)
+def _gathered_places(gathered: Gathered, device: torch.device) -> tuple[Tensor, ...]:
+    return tuple(index_tensor(places, device) for places in gathered.places)
+
+
+@lru_cache(maxsize=1024)
+def _gathered_rows(gathered: Gathered, device: torch.device) -> tuple[Tensor, ...]:
+    return tuple(index_tensor(places, device) for places in gathered.row_places)
+
+
+def join(gathered: Gathered, flats: Sequence[Tensor], batch: int, head_dim: int) -> Tensor:
+    """Packed messages as one buffer of their rows in the gathered order."""
+    places = _gathered_places(gathered, flats[0].device)
+    rows = sum(len(x) for x in places)
+    joined = flats[0].new_empty((2, batch, rows, head_dim))
+    for flat, at in zip(flats, places, strict=True):
+        joined.index_copy_(2, at, flat.view(2, batch, -1, head_dim))
+    return joined.view(-1)
+
+
+def join_masks(gathered: Gathered, flats: Sequence[Tensor], batch: int) -> Tensor:
+    """Packed masks likewise."""
+    places = _gathered_rows(gathered, flats[0].device)
+    joined = flats[0].new_empty((batch, sum(len(x) for x in places)))
+    for flat, at in zip(flats, places, strict=True):
+        joined.index_copy_(1, at, flat.view(batch, -1))
+    return joined.view(-1)
+
+
+def part_ways(gathered: Gathered, joined: Tensor, batch: int, head_dim: int) -> list[Tensor]:
+    """The inverse of `join`: one packed buffer for each message."""
+    places = _gathered_places(gathered, joined.device)
+    rows = joined.view(2, batch, -1, head_dim)
+    return [rows.index_select(2, at).view(-1) for at in places]

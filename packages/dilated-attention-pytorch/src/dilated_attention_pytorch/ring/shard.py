@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..comm import Communicator, Work
+from ..comm import Communicator, RankTask, Work
 from ..kernels.options import KeyPart
 from ..schedule import RankPlan, Round
-from .packing import block_shapes, flat_size, mask_size, pack, pack_mask, unpack
+from .packing import (
+    block_shapes,
+    flat_size,
+    join,
+    join_masks,
+    mask_size,
+    pack,
+    pack_mask,
+    unpack,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +39,7 @@ class Transfer:
 
     def __init__(self, plan: RankPlan, planned: Round, shard: Shard, comm: Communicator) -> None:
         b, _, _, d = shard.key.shape
-        self._plan, self._batch, self._head_dim = plan, b, d
+        self._plan, self.batch, self.head_dim = plan, b, d
         self.round = planned
         self._flat: Tensor | None = None
         self._mask: Tensor | None = None
@@ -49,12 +60,22 @@ class Transfer:
                 self._mask = shard.key.new_empty(mask_size(into, b), dtype=torch.uint8)
                 mask_receives.append((self.round.source, self._mask))
         # The buffers that leave are held here until the exchange is over.
-        self._held = (sends, mask_sends)
+        self._held: Any = (sends, mask_sends)
         self.works: list[Work] = []
         if sends or receives:
             self.works.append(comm.exchange("key_value", sends, receives))
         if mask_sends or mask_receives:
             self.works.append(comm.exchange("key_mask", mask_sends, mask_receives))
+
+    def let_go(self) -> None:
+        """Forget what was sent; the exchange is over."""
+        self._held = None
+        self.works.clear()
+
+    @property
+    def arrived(self) -> tuple[Tensor, Tensor | None] | None:
+        """The received rows and their mask, packed; None where nothing was received."""
+        return None if self._flat is None else (self._flat, self._mask)
 
     def parts(self) -> list[KeyPart]:
         """The received rows, one part for each key class; none where nothing was received."""
@@ -65,6 +86,32 @@ class Transfer:
             self._plan.classes,
             self._flat,
             self._mask,
-            self._batch,
-            self._head_dim,
+            self.batch,
+            self.head_dim,
         )
+
+
+def arrive(transfers: Sequence[Transfer]) -> RankTask[None]:
+    """Wait for all."""
+    for transfer in transfers:
+        yield from transfer.works
+
+
+def collect(plan: RankPlan, group: int, transfers: list[Transfer]) -> list[KeyPart]:
+    """What a finished group of rounds brought, one part for each key class.
+
+    Several messages are copied into one, so that their keys are met at once.
+    """
+    for transfer in transfers:
+        transfer.let_go()
+    some = [transfer for transfer in transfers if transfer.round.received is not None]
+    if len(some) < 2:
+        return some[0].parts() if some else []
+    arrived = [transfer.arrived for transfer in some]
+    flats = [pair[0] for pair in arrived if pair is not None]
+    masks = [pair[1] for pair in arrived if pair is not None and pair[1] is not None]
+    batch, d, gathered = some[0].batch, some[0].head_dim, plan.gathered(group)
+    flat = join(gathered, flats, batch, d)
+    mask = join_masks(gathered, masks, batch) if masks else None
+    transfers.clear()
+    return unpack(gathered, plan.classes, flat, mask, batch, d)

@@ -3,6 +3,7 @@
 from .aligned import AlignedTile as AlignedTile
 from .aligned import aligned_tiles as aligned_tiles
 from .aligned import unfinished as unfinished
+from .gathering import Gathered as Gathered
 from .groups import Groups as Groups
 from .heads import HeadSet as HeadSet
 from .heads import KeyClass as KeyClass

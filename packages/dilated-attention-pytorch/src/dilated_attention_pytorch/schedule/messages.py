@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import numpy as np
 
@@ -104,6 +104,31 @@ def piece_bound(problem: Problem, layout: Layout, buffer_shards: int) -> int:
     worst = min(filled)
     capacity = max(1, buffer_shards * worst // 2) * problem.num_kv_heads
     return -(-max(filled) * problem.num_kv_heads // max(1, capacity - spare))
+
+
+@lru_cache(maxsize=256)
+def message_bound(problem: Problem, layout: Layout) -> int:
+    """Row-heads that no message exceeds, from the shard lengths and the pattern alone.
+
+    A branch sends rows of those segments only that leave a stretch of the shard: two of each
+    stretch at most, and of these every r-th row for each offset.
+    """
+    longest = max(layout.lengths)
+    stretches = 1 if layout.contiguous else 2
+    starts = (0, *accumulate(layout.lengths))
+    total = 0
+    for key_class in key_classes(problem):
+        rows = 0
+        for branch, offsets in zip(problem.pattern.branches, key_class.offsets, strict=True):
+            w, rate = branch.segment_length, branch.dilation_rate
+            apart = layout.contiguous and problem.cu_seqlens is None
+            if apart and all(start % w == 0 for start in starts[:-1]):
+                continue
+            leaving = min(longest, 2 * stretches * w)
+            rows += len(offsets) * (leaving // rate + 2 * stretches + 1)
+        rows = longest if layout.order == "map" else min(rows, longest)
+        total += rows * len(key_class.heads)
+    return total
 
 
 @lru_cache(maxsize=4096)

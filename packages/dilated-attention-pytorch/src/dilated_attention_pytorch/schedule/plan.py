@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ..layout import Layout
+from .gathering import Gathered, gather, rounds_together
 from .groups import Groups
 from .heads import KeyClass, key_classes
 from .messages import Message, piece_bound, pieces, shard_keys, shard_queries
@@ -32,7 +33,8 @@ class RankPlan:
     """What one rank of the ring does, from numbers alone.
 
     Ring order: in round (s, p) a rank sends the p-th piece to `rank + s` and receives the p-th
-    piece from `rank - s` (mod R), so that each rank sends and receives one piece at a time.
+    piece from `rank - s` (mod R), so that each rank sends and receives one piece at a time. Rounds
+    of small messages form groups, which travel and are used together.
     """
 
     def __init__(self, problem: Problem, layout: Layout, rank: int, buffer_shards: int) -> None:
@@ -44,6 +46,11 @@ class RankPlan:
         self.queries: Groups = shard_queries(problem, layout, rank)
         self.keys: Groups = shard_keys(problem, layout, rank)
         self.rounds = tuple(self._rounds())
+        together = rounds_together(problem, layout, buffer_shards)
+        self.groups = tuple(
+            self.rounds[i : i + together] for i in range(0, len(self.rounds), together)
+        )
+        self._gathered: dict[int, Gathered] = {}
         self._remote: dict[int, tuple[RunList, ...]] = {}
         self._chunks: dict[int, RunList] = {}
 
@@ -89,12 +96,20 @@ class RankPlan:
             self._chunks[owner] = RunList(runs(self.problem, queries, self.keys, heads))
         return self._chunks[owner]
 
-    def remote_runs(self, index: int) -> tuple[RunList, ...]:
-        """Runs over the piece received in round `index`, one list per key class."""
-        if index not in self._remote:
-            piece = self.rounds[index].received
-            assert piece is not None
-            self._remote[index] = tuple(
+    def received(self, group: int) -> tuple[Message, ...]:
+        """The messages of a group of rounds."""
+        return tuple(x.received for x in self.groups[group] if x.received is not None)
+
+    def gathered(self, group: int) -> Gathered:
+        """The rows received in a group of rounds."""
+        if group not in self._gathered:
+            self._gathered[group] = gather(self.received(group), self.classes)
+        return self._gathered[group]
+
+    def remote_runs(self, group: int) -> tuple[RunList, ...]:
+        """Runs over the rows received in a group of rounds, one list per key class."""
+        if group not in self._remote:
+            self._remote[group] = tuple(
                 RunList(
                     runs(
                         self.problem,
@@ -103,9 +118,11 @@ class RankPlan:
                         key_class.heads,
                     )
                 )
-                for key_class, positions in zip(self.classes, piece.positions, strict=True)
+                for key_class, positions in zip(
+                    self.classes, self.gathered(group).positions, strict=True
+                )
             )
-        return self._remote[index]
+        return self._remote[group]
 
 
 @lru_cache(maxsize=256)
