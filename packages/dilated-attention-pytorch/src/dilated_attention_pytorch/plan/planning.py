@@ -14,6 +14,8 @@ from ..cost import Traffic
 from ..layout import Layout, make_layout
 from ..pattern import DilationPattern
 from ..schedule import Problem
+from ..schedule.gathering import rounds_together
+from ..schedule.messages import piece_bound
 from . import memory, tiles, work
 from .hardware import GPU, Link
 from .memory import Memory
@@ -267,7 +269,8 @@ def _step(
 ) -> Step:
     """R = 1: the kernels' tiles, one by one. R > 1: the rank's pairs at their rate, and the link.
 
-    A message waits for the link's latency; in backward another carries the gradients home.
+    An exchange, of one message or of several that go together, waits for the link's latency; in
+    backward another carries the gradients home.
     """
     rates, problem = work.fitted(), call.problem
     kinds = [(call.backend, direction, call.head_dim) for direction in tiles.DIRECTIONS]
@@ -275,9 +278,13 @@ def _step(
         forward, backward = (work.seconds(problem, *kind, call.batch, rates) for kind in kinds)
         return Step(forward, backward, 0.0, 0.0)
     computed = [work.least_seconds(problem, pairs * call.batch, *kind, rates) for kind in kinds]
+    # Messages of so many steps round the ring go together.
+    together = rounds_together(problem, layout, call.buffer_shards)
+    steps = max(1, together // piece_bound(problem, layout, call.buffer_shards))
+    exchanges = -(-partners // steps)
     moved = [
-        partners * link.latency + max(goes.forward, comes.forward) / link.bandwidth,
-        2 * partners * link.latency + max(goes.backward, comes.backward) / link.bandwidth,
+        exchanges * link.latency + max(goes.forward, comes.forward) / link.bandwidth,
+        2 * exchanges * link.latency + max(goes.backward, comes.backward) / link.bandwidth,
     ]
     exposed = (max(0.0, t - c) for t, c in zip(moved, computed, strict=True))
     return Step(*computed, *exposed)
