@@ -12,10 +12,11 @@ from pathlib import Path
 from dilated_attention_pytorch.plan import calibration, work
 from dilated_attention_pytorch.plan.tiles import GLUON, TRITON
 
+from . import markers
+
 ROOT = Path(__file__).parents[1]
 REPORT = ROOT / "benchmarks" / "results" / "one_gpu.json"
 PAGE = ROOT / "docs" / "theory" / "cost.md"
-START, END = "<!-- plan-times -->", "<!-- /plan-times -->"
 RATES = Path(work.__file__).with_name("rates.json")
 
 
@@ -37,10 +38,7 @@ def render(page: str, table: str) -> str:
     Raises:
         ValueError: a marker is missing.
     """
-    if page.count(START) != 1 or page.count(END) != 1:
-        raise ValueError(f"the page needs one {START} and, after it, one {END}")
-    before, rest = page.split(START)
-    return f"{before}{START}\n\n{table}\n\n{END}{rest.split(END)[1]}"
+    return markers.fill(page, {"plan-times": table})
 
 
 def main() -> None:

@@ -21,10 +21,11 @@ from dilated_attention_pytorch.schedule import Groups, Problem, key_classes
 from dilated_attention_pytorch.schedule.balance import balanced_map, excess, pairs_by_rank
 from dilated_attention_pytorch.schedule.messages import needed
 
+from . import markers
+
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks/results/causal_balance.json"
 PAGE = ROOT / "docs/guides/many-gpus.md"
-START, END = "<!-- causal-balance -->", "<!-- /causal-balance -->"
 RING_SIZES = (2, 3, 4, 8, 16, 32, 64)
 ORDERS = ("contiguous", "zigzag", "balanced")
 
@@ -124,10 +125,7 @@ def render(page: str, report: dict[str, Any]) -> str:
     Raises:
         ValueError: a marker is missing.
     """
-    if page.count(START) != 1 or page.count(END) != 1:
-        raise ValueError(f"the page needs one {START} and, after it, one {END}")
-    before, rest = page.split(START)
-    return f"{before}{START}\n\n{table(report)}\n\n{END}{rest.split(END)[1]}"
+    return markers.fill(page, {"causal-balance": table(report)})
 
 
 def load() -> dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from . import markers
+
 BACKENDS = ("gloo", "nccl")
 _MOST_WORDS = 200
 
@@ -69,13 +71,9 @@ def render(page: str, reports: dict[str, dict[str, Any] | None]) -> str:
     Raises:
         ValueError: a marker is missing.
     """
+    parts = {}
     for backend, report in reports.items():
         absent = f"Not measured yet: `python -m benchmarks.faults --backend {backend}`."
         for name, make in ((f"faults-{backend}", table), (f"price-{backend}", price)):
-            start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-            if page.count(start) != 1 or page.count(end) != 1:
-                raise ValueError(f"the page needs one {start} and, after it, one {end}")
-            before, rest = page.split(start)
-            text = absent if report is None else make(report)
-            page = f"{before}{start}\n\n{text}\n\n{end}{rest.split(end)[1]}"
-    return page
+            parts[name] = absent if report is None else make(report)
+    return markers.fill(page, parts)

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from . import markers
+
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/guides/torchscale-gigapath.md"
 RESULTS = ROOT / "benchmarks/results"
@@ -99,13 +101,7 @@ def render(page: str) -> str:
         "parity": parity(load("gigapath_parity")[0]),
         "times": times(load("gigapath", "gigapath_ring")),
     }
-    for name, text in parts.items():
-        start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-        if page.count(start) != 1 or page.count(end) != 1:
-            raise ValueError(f"the page needs one {start} and, after it, one {end}")
-        before, rest = page.split(start)
-        page = f"{before}{start}\n\n{text}\n\n{end}{rest.split(end)[1]}"
-    return page
+    return markers.fill(page, parts)
 
 
 if __name__ == "__main__":

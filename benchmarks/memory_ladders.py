@@ -34,12 +34,11 @@ from dilated_attention_pytorch.layout import make_layout
 from dilated_attention_pytorch.plan.memory import ring_rank
 from dilated_attention_pytorch.schedule import Problem, Run
 
-from . import memory_per_rank
+from . import markers, memory_per_rank
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks/results/memory_ladders.json"
 PAGE = ROOT / "docs/theory/cost.md"
-START, END = "<!-- memory-ladders -->", "<!-- /memory-ladders -->"
 N, HEADS, HEAD_DIM, ITEMSIZE = 65_536, 4, 32, 4
 LADDERS = {
     "LongNet": DilationPattern.longnet([2048 << i for i in range(6)], [1 << i for i in range(6)]),
@@ -210,10 +209,7 @@ def render(page: str, report: dict[str, Any]) -> str:
     Raises:
         ValueError: a marker is missing.
     """
-    if page.count(START) != 1 or page.count(END) != 1:
-        raise ValueError(f"the page needs one {START} and, after it, one {END}")
-    before, rest = page.split(START)
-    return f"{before}{START}\n\n{table(report)}\n\n{END}{rest.split(END)[1]}"
+    return markers.fill(page, {"memory-ladders": table(report)})
 
 
 def load() -> dict[str, Any]:

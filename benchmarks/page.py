@@ -13,7 +13,7 @@ from typing import Any
 
 from dilated_attention_pytorch.bench import summary
 
-from . import memory_table, plot, scaling_table
+from . import markers, memory_table, plot, scaling_table
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/performance.md"
@@ -104,13 +104,7 @@ def render(page: str) -> str:
     Raises:
         ValueError: a marker is missing.
     """
-    for name, text in parts().items():
-        start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-        if page.count(start) != 1 or page.count(end) != 1:
-            raise ValueError(f"the page needs one {start} and, after it, one {end}")
-        before, rest = page.split(start)
-        page = f"{before}{start}\n\n{text}\n\n{end}{rest.split(end)[1]}"
-    return page
+    return markers.fill(page, parts())
 
 
 def main() -> None:

@@ -24,6 +24,8 @@ from dilated_attention_oracle.counts import counts
 from dilated_attention_oracle.inputs import FloatArray, prepare
 from dilated_attention_oracle.tolerance import measure
 
+from . import markers
+
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks/results/peaky_delta.json"
 PAGE = ROOT / "docs/numerics.md"
@@ -233,13 +235,7 @@ def render(page: str, report: dict[str, Any]) -> str:
     Raises:
         ValueError: a marker is missing.
     """
-    for name, text in parts(report).items():
-        start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-        if page.count(start) != 1 or page.count(end) != 1:
-            raise ValueError(f"the page needs one {start} and, after it, one {end}")
-        before, rest = page.split(start)
-        page = f"{before}{start}\n\n{text}\n\n{end}{rest.split(end)[1]}"
-    return page
+    return markers.fill(page, parts(report))
 
 
 def load() -> dict[str, Any]:

@@ -113,7 +113,7 @@ def test_the_page_is_that_of_the_result(tmp_path: Path) -> None:
     other["rows"][0]["zigzag"]["excess"] += 0.01
     assert causal_balance.render(page, other) != page
     with pytest.raises(ValueError, match="the page needs one <!-- causal-balance -->"):
-        causal_balance.render(page.replace(causal_balance.START, ""), REPORT)
+        causal_balance.render(page.replace("<!-- causal-balance -->", ""), REPORT)
 
 
 @pytest.mark.parametrize("is_causal", [True, False])

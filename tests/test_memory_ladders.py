@@ -61,7 +61,7 @@ def test_the_page_is_that_of_the_results() -> None:
     other = {**REPORT, "rows": REPORT["rows"][1:]}
     assert memory_ladders.render(page, other) != page
     with pytest.raises(ValueError, match="the page needs one"):
-        memory_ladders.render(page.replace(memory_ladders.START, ""), REPORT)
+        memory_ladders.render(page.replace("<!-- memory-ladders -->", ""), REPORT)
 
 
 N, SIZE = 4096, 16

@@ -11,8 +11,8 @@ import numpy as np
 
 from .layout import Layout
 from .schedule import Problem, key_classes
-from .schedule.gathering import rounds_together
-from .schedule.messages import message, piece_bound, piece_capacity
+from .schedule.gathering import steps_together
+from .schedule.messages import message, piece_capacity
 from .schedule.partials import partial_blocks
 
 
@@ -130,8 +130,7 @@ def _groups_received(
     capacity = piece_capacity(problem, layout, rank, buffer_shards)
     size = layout.ring_size
     sizes = [_row_heads(problem, layout, (rank - step) % size, rank) for step in range(1, size)]
-    rounds = piece_bound(problem, layout, buffer_shards)
-    steps = max(1, rounds_together(problem, layout, buffer_shards) // rounds)
+    steps = steps_together(problem, layout, buffer_shards)
     return tuple(min(capacity, sum(sizes[i : i + steps])) for i in range(0, len(sizes), steps))
 
 

@@ -14,8 +14,7 @@ from ..cost import Traffic
 from ..layout import Layout, make_layout
 from ..pattern import DilationPattern
 from ..schedule import Problem
-from ..schedule.gathering import rounds_together
-from ..schedule.messages import piece_bound
+from ..schedule.gathering import steps_together
 from . import memory, tiles, work
 from .hardware import GPU, Link
 from .memory import Memory
@@ -278,10 +277,7 @@ def _step(
         forward, backward = (work.seconds(problem, *kind, call.batch, rates) for kind in kinds)
         return Step(forward, backward, 0.0, 0.0)
     computed = [work.least_seconds(problem, pairs * call.batch, *kind, rates) for kind in kinds]
-    # Messages of so many steps round the ring go together.
-    together = rounds_together(problem, layout, call.buffer_shards)
-    steps = max(1, together // piece_bound(problem, layout, call.buffer_shards))
-    exchanges = -(-partners // steps)
+    exchanges = -(-partners // steps_together(problem, layout, call.buffer_shards))
     moved = [
         exchanges * link.latency + max(goes.forward, comes.forward) / link.bandwidth,
         2 * exchanges * link.latency + max(goes.backward, comes.backward) / link.bandwidth,

@@ -59,21 +59,34 @@ def gather(messages: Sequence[Message], classes: Sequence[KeyClass]) -> Gathered
     )
 
 
+def _room(problem: Problem, layout: Layout, buffer_shards: int) -> int:
+    """Row-heads of a piece for the rank with fewest rows, of those that hold some; 0 of one."""
+    filled = [rank for rank, length in enumerate(layout.lengths) if length]
+    if len(filled) < 2:
+        return 0
+    least = min(filled, key=lambda rank: layout.lengths[rank])
+    return piece_capacity(problem, layout, least, buffer_shards)
+
+
+def steps_together(problem: Problem, layout: Layout, buffer_shards: int) -> int:
+    """Steps round the ring whose messages are used at once, where each is one piece.
+
+    As many as surely fit an eighth of the receive buffers: they are there as they came and
+    gathered, and in backward so are their gradients. Every rank counts alike.
+    """
+    most = max(1, message_bound(problem, layout))
+    steps = _room(problem, layout, buffer_shards) // 4 // most
+    return max(1, min(steps, layout.ring_size - 1))
+
+
 @lru_cache(maxsize=256)
 def rounds_together(problem: Problem, layout: Layout, buffer_shards: int) -> int:
     """Rounds whose messages are used at once.
 
-    Those of as many steps as surely fit an eighth of the receive buffers: they are there as they
-    came and gathered, and in backward so are their gradients. Of one step at least, where a message
-    is one piece: its other rounds are empty then. Every rank counts alike.
+    Those of `steps_together`: where a message is one piece, the other rounds of its step are empty.
+    One where a message may be cut.
     """
-    rounds = piece_bound(problem, layout, buffer_shards)
-    filled = [rank for rank, length in enumerate(layout.lengths) if length]
-    if len(filled) < 2:
-        return rounds
-    least = min(filled, key=lambda rank: layout.lengths[rank])
-    room = piece_capacity(problem, layout, least, buffer_shards)
-    most = max(1, message_bound(problem, layout))
-    if most > room:
+    if message_bound(problem, layout) > _room(problem, layout, buffer_shards):
         return 1
-    return min(max(1, room // 4 // most), layout.ring_size - 1) * rounds
+    rounds = piece_bound(problem, layout, buffer_shards)
+    return steps_together(problem, layout, buffer_shards) * rounds
