@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import numpy as np
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 
 from dilated_attention_pytorch.pattern import DilationPattern
 from dilated_attention_pytorch.schedule import Problem
-from dilated_attention_pytorch.schedule.streams import StreamTable, stream_table
+from dilated_attention_pytorch.schedule.sharing import shares
+from dilated_attention_pytorch.schedule.streams import StreamTable, shortest_range, stream_table
 from support.definition import Question
 from support.question_strategies import questions
 from support.ring_strategies import examples
@@ -31,22 +33,21 @@ def _rows(table: StreamTable, first: int, rate: int, view: int, block: int) -> n
 
 
 def _streamed(table: StreamTable, tile: int, block: int):
-    """(halves, member, positions, weights, begin, end, exact) of every block of a tile."""
+    """(halves, member, positions, weight, begin, end, exact) of every block of a tile."""
     begin, end, edge_begin, edge_end, *own_ends = table.tiles[tile, 5:].tolist()
-    for first, blocks, rate, view, weights, period, member, _ in table.pieces[begin:end].tolist():
+    for blocks, weight, view, member, residue, row, rate, _ in table.pieces[begin:end].tolist():
         for j in range(blocks):
-            at = _rows(table, first + j * block * rate, rate, view, block)
+            at = _rows(table, residue + (row + j * block) * rate, rate, view, block)
             assert len(at) == block, "pieces are whole blocks"
-            place = weights + j * block % period
-            yield 3, member, at, table.weights[place : place + block], 0, at[-1] + 1, True
+            yield 3, member, at, weight, 0, at[-1] + 1, True
     for half, own_end in enumerate(own_ends):
         mine = (table.edges[edge_begin:edge_end, 4] >> half & 1).astype(bool)
         assert mine[: own_end - edge_begin].all()
         assert own_end == edge_end or not mine[own_end - edge_begin]
     for edge in table.edges[edge_begin:edge_end].tolist():
-        first, rate, view, weights, who, low, high, member = edge
+        first, rate, view, weight, who, low, high, member = edge
         at = _rows(table, first, rate, view, block)
-        yield who, member, at, table.weights[weights : weights + block], low, high, False
+        yield who, member, at, weight, low, high, False
 
 
 def multiplicities(
@@ -58,8 +59,7 @@ def multiplicities(
     for head, tile in table.programs.tolist():
         start0, rows0, start1, rows1, step = table.tiles[tile, :5].tolist()
         halves = [start0 + step * np.arange(rows0), start1 + step * np.arange(rows1)]
-        for who, member, at, weights, low, high, exact in _streamed(table, tile, block):
-            assert len(weights) == block
+        for who, member, at, weight, low, high, exact in _streamed(table, tile, block):
             for half, own in enumerate(halves):
                 if not who >> half & 1:
                     continue
@@ -67,10 +67,9 @@ def multiplicities(
                 seen = np.broadcast_to((low <= at) & (at < high), (len(own), len(at)))
                 visible = seen & (key <= query) if problem.is_causal else seen
                 assert not exact or visible.all(), "pieces are computed without masks"
-                query, key, count = np.broadcast_arrays(query, key, weights[: len(at)])
-                chosen = query[visible], key[visible], count[visible]
-                for p, k, m in zip(*chosen, strict=True):
-                    found[head * members + member, int(p), int(k)] += int(m)
+                query, key = np.broadcast_arrays(query, key)
+                for p, k in zip(query[visible], key[visible], strict=True):
+                    found[head * members + member, int(p), int(k)] += weight
     return found
 
 
@@ -130,3 +129,60 @@ def test_halves_that_share_segments_share_tiles() -> None:
             left += keys
     assert left
     assert len(left) == len(set(left))
+
+
+def blocks_read_only_keys_of_their_rows(problem: Problem, half: int, block: int) -> None:
+    """What a block reads besides the keys that count lies past the end, or causality hides it."""
+    pairs: dict[int, set[int]] = {}
+    for offsets in set(zip(*problem.offsets, strict=True)):
+        for branch, offset in zip(problem.pattern.branches, offsets, strict=True):
+            if offset is None:
+                continue
+            w, rate = branch.segment_length, branch.dilation_rate
+            for start in range(0, problem.n, w):
+                rows = range(start + offset, min(start + w, problem.n), rate)
+                for row in rows:
+                    pairs.setdefault(row, set()).update(rows)
+    for keys in (False, True):
+        table = stream_table(problem, half, block, keys=keys)
+        for _, tile in table.programs.tolist():
+            start0, rows0, start1, rows1, step = table.tiles[tile, :5].tolist()
+            halves = [start0 + step * np.arange(rows0), start1 + step * np.arange(rows1)]
+            for who, _, at, _, _, _, _ in _streamed(table, tile, block):
+                for own in (own for half, own in enumerate(halves) if who >> half & 1):
+                    for row in own.tolist():
+                        assert set(at.tolist()) <= pairs[row]
+
+
+@pytest.mark.parametrize(
+    ("segments", "rates", "n"),
+    [
+        ((32, 90, 256), (1, 2, 8), 300),
+        ((40, 256), (1, 4), 300),
+        ((32, 64, 128, 256), (1, 2, 4, 8), 256),
+        ((36, 72, 144), (1, 2, 6), 290),
+    ],
+)
+def test_shared_keys_are_read_within_their_segments(
+    segments: tuple[int, ...], rates: tuple[int, ...], n: int
+) -> None:
+    """Sets of keys that lie far apart fill no block of a short segment, so they are not shared."""
+    problem = Problem(DilationPattern.longnet(segments, rates), n, 1, 1)
+    block = shortest_range(problem)
+    blocks_read_only_keys_of_their_rows(problem, 8, block)
+
+
+@pytest.mark.parametrize("rates", [(1, 2, 4, 8, 16), (1, 2, 4, 6, 12), (1, 8), (2, 6), (1, 3, 5)])
+@pytest.mark.parametrize("length", [64, 256, 1024])
+@pytest.mark.parametrize("longest", [2, 1 << 20])
+def test_sharing_takes_no_more_blocks(rates: tuple[int, ...], length: int, longest: int) -> None:
+    """Than branches take that are computed one by one; each key counts as often as they hold it."""
+    block = 16
+    found = shares(rates, (0,) * len(rates), (1 << len(rates)) - 1, length, longest, block)
+    alone = sum(-(-length // (rate * block)) for rate in rates)
+    assert sum(-(-length // (share.rate * block)) for share in found) <= alone
+    keys = np.arange(math.lcm(*rates))
+    held = sum((keys % rate == 0).astype(int) for rate in rates)
+    counted = sum((keys % share.rate == share.residue) * share.weight for share in found)
+    np.testing.assert_array_equal(counted, held)
+    assert all(share.rate <= max(longest, rates[share.leader]) for share in found)

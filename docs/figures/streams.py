@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -33,6 +34,17 @@ def rows_of_tile(table: StreamTable, tile: int) -> np.ndarray:
     return np.concatenate([first + step * np.arange(rows), second + step * np.arange(more)])
 
 
+def covering(rows: np.ndarray, offsets: Sequence[Sequence[int | None]]) -> list[int]:
+    """Branches that select some rows, which the same branches select."""
+    return [i for i, r in enumerate(RATES) if (rows[0] - offsets[i][0]) % r == 0]
+
+
+def leader(rows: np.ndarray, key: int, offsets: Sequence[Sequence[int | None]]) -> int:
+    """The branch of the smallest rate through which the rows meet a key."""
+    both = set(covering(rows, offsets)) & set(covering(np.asarray([key]), offsets))
+    return min(i for i in both if rows[0] // SEGMENTS[i] == key // SEGMENTS[i])
+
+
 def main(folder: Path = ASSETS) -> None:
     """Write streams.svg into ``folder``."""
     with plt.rc_context(STYLE):
@@ -46,7 +58,6 @@ def draw(path: Path) -> None:
     numbers = tiles_of_head(table, 0)
     offsets = pattern.offsets(4)
     figure, (upper, lower) = plt.subplots(2, 1, figsize=(9, 5.2), height_ratios=(1, 1.5))
-    # Here a tile has as many pieces as branches cover it.
     shades = dict(zip((1, 2, 3), ("#cbd5e0", "#718096", "#1a202c"), strict=True))
     for i, (w, r) in enumerate(zip(SEGMENTS, RATES, strict=True)):
         selected = np.arange(offsets[i][0], N, r)
@@ -55,7 +66,7 @@ def draw(path: Path) -> None:
             upper.plot([cut - 0.5] * 2, [-i - 0.4, -i + 0.4], color="#4a5568", lw=0.8)
     for tile in numbers:
         rows = rows_of_tile(table, tile)
-        shade = shades[int(table.tiles[tile, 6] - table.tiles[tile, 5])]
+        shade = shades[len(covering(rows, offsets))]
         upper.scatter(rows, np.full(len(rows), -3.3), marker="s", s=22, color=shade)
     labels = [
         f"branch {i}: w = {w}, r = {r}"
@@ -63,20 +74,18 @@ def draw(path: Path) -> None:
     ]
     upper.set_yticks([0, -1, -2, -3.3], [*labels, "class of the row"])
     upper.set_title("head 0: rows that each branch selects, and rows that the same branches select")
-    tile = max(numbers, key=lambda t: int(table.tiles[t, 6] - table.tiles[t, 5]))
+    tile = max(numbers, key=lambda t: len(covering(rows_of_tile(table, t), offsets)))
     own = rows_of_tile(table, tile)
     place, scored, seen = 0.0, 0, 0
     begin, end = table.tiles[tile, 5:7]
-    for first, blocks, rate, _, weights, period, _, _ in table.pieces[begin:end].tolist():
-        branch = RATES.index(rate)
+    for blocks, many, _, _, residue, row, rate, _ in table.pieces[begin:end].tolist():
         for j in range(blocks):
-            keys = first + rate * (j * BLOCK + np.arange(BLOCK))
-            many = table.weights[weights + j * BLOCK % period :][:BLOCK]
+            keys = residue + rate * (row + j * BLOCK + np.arange(BLOCK))
             x = place + np.arange(BLOCK)
-            scored, seen = scored + BLOCK, seen + int(many.sum())
-            lower.bar(x, many, 0.8, color=COLORS[branch])
-            for at, key, height in zip(x, keys, many, strict=True):
-                lower.text(at, height + 0.06, str(key), ha="center", fontsize=7)
+            scored, seen = scored + BLOCK, seen + BLOCK * many
+            lower.bar(x, many, 0.8, color=[COLORS[leader(own, key, offsets)] for key in keys])
+            for at, key in zip(x, keys, strict=True):
+                lower.text(at, many + 0.06, str(key), ha="center", fontsize=7)
             place += BLOCK + 0.6
     lower.set_xticks([])
     lower.set_yticks([1, 2, 3])

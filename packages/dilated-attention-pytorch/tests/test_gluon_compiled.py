@@ -53,7 +53,7 @@ def _compile(name: str, dtype: str, head_dim: int, views: int, **flags: bool) ->
         "STAGES": blocks.stages,
         **flags,
     }
-    floats = ("lse_ptr", "delta_ptr", "weights", "log_weights")
+    floats = ("lse_ptr", "delta_ptr")
     signature, known, aligned = {}, {}, {}
     for i, argument in enumerate(kernel.arg_names):
         view = re.fullmatch(r"[kvqo](\d+)", argument)
@@ -62,7 +62,7 @@ def _compile(name: str, dtype: str, head_dim: int, views: int, **flags: bool) ->
             signature[argument] = f"tensordesc<{dtype}{box},{layout}>"
         elif view or argument in constants:
             signature[argument], known[(i,)] = "constexpr", constants.get(argument)
-        elif argument.endswith("_ptr") or argument in ("table", *floats):
+        elif argument.endswith("_ptr") or argument == "table":
             kind = "i32" if argument == "table" else "fp32" if argument in floats else dtype
             signature[argument] = f"*{kind}"
             aligned[(i,)] = [["tt.divisibility", 16]]
@@ -110,10 +110,10 @@ def _loops_over_pieces(code: str, waits: int) -> list[str]:
 @pytest.mark.parametrize(
     ("name", "dtype", "head_dim", "views", "flags"),
     [
-        ("forward", "bf16", 128, 5, {"WEIGHTED": True, "PERIODIC": True, "CAUSAL": False}),
-        ("forward", "fp16", 48, 9, {"WEIGHTED": True, "PERIODIC": True, "CAUSAL": True}),
-        ("dquery", "bf16", 128, 5, {"WEIGHTED": True, "PERIODIC": True, "CAUSAL": False}),
-        ("dquery", "fp16", 64, 7, {"WEIGHTED": True, "PERIODIC": False, "CAUSAL": True}),
+        ("forward", "bf16", 128, 5, {"CAUSAL": False}),
+        ("forward", "fp16", 48, 9, {"CAUSAL": True}),
+        ("dquery", "bf16", 128, 5, {"CAUSAL": False}),
+        ("dquery", "fp16", 64, 7, {"CAUSAL": True}),
         ("dkey_dvalue", "bf16", 128, 5, {"CAUSAL": False}),
         ("dkey_dvalue", "fp16", 48, 9, {"CAUSAL": True}),
     ],

@@ -101,14 +101,17 @@ def count_cells(problem: Problem) -> int:
     return total
 
 
-def progressions(residues: BoolArray) -> list[tuple[int, int]]:
+def progressions(
+    residues: BoolArray, steps: tuple[int, ...] | None = None
+) -> list[tuple[int, int]]:
     """(first, step) of progressions that make up a set of residues, given as a mask of the period.
 
-    Of all steps that divide the period the shortest that hold nothing else come first.
+    Of all steps that divide the period, or of those given, the shortest that hold nothing else come
+    first. The period is one of them.
     """
     left, period = residues.copy(), len(residues)
     found: list[tuple[int, int]] = []
-    for step in (step for step in range(1, period + 1) if period % step == 0):
+    for step in steps or (step for step in range(1, period + 1) if period % step == 0):
         for first in np.flatnonzero(left.reshape(-1, step).all(0)).tolist():
             found.append((first, step))
             left[first::step] = False

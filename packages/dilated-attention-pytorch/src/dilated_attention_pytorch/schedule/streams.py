@@ -4,8 +4,8 @@ A tile is two **halves** of up to `half` evenly spaced rows of one head that the
 select; the rows of a half share a segment in each of them. The other side comes in blocks of
 `block` rows: **pieces** of whole blocks that every row of both halves sees, then **edges**, single
 blocks of which some rows are not for all: ends of ranges, the causal diagonal, or what only one
-half sees. A pair that several branches hold comes once, with its multiplicity as a weight
-(`sharing`).
+half sees. A pair that several branches hold comes once, with its multiplicity as the weight of
+its piece or edge (`sharing`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..typing import IntArray
 from .classes import Cell, Offsets, cells, row_classes
 from .halves import Halves, cut
 from .problem import Problem
-from .sharing import Ranges, Weights, ranges_of
+from .sharing import Ranges, ranges_of
 
 Int32Array = npt.NDArray[np.int32]
 
@@ -44,15 +44,12 @@ class StreamTable:
         tiles: (T, 11) of (first row, rows) of each half, step, then (begin, end) of its pieces and
             (begin, end) of its edges, and for each half the end of those of its edges that come
             before the first that is not for it.
-        pieces: (N, 8) of (first position, blocks, rate, view, weights, period, member, 0). Block j
-            starts at position `first + j * block * rate`; the weight of its row x is entry
-            `weights + (j * block) mod period + x`.
-        edges: (M, 8) of (first position, rate, view, weights, halves, begin, end, member). Of the
+        pieces: (N, 8) of (blocks, weight, view, member, residue, row, rate, 0). Row x of block j is
+            row `row + j * block + x` of the residue modulo the rate; each counts `weight` times.
+        edges: (M, 8) of (first position, rate, view, weight, halves, begin, end, member). Of the
             block's positions those in begin:end count, for the halves whose bit is set, less what
             causality hides.
-        weights: multiplicities.
         views: what the streams are read through.
-        weighted: some weight is not 1.
         covered: every row of every head is in some tile; others see no key.
         executed: pairs that a kernel computes that works in whole blocks.
     """
@@ -61,9 +58,7 @@ class StreamTable:
     tiles: Int32Array
     pieces: Int32Array
     edges: Int32Array
-    weights: npt.NDArray[np.float32]
     views: tuple[View, ...]
-    weighted: bool
     covered: bool
     executed: int
 
@@ -90,7 +85,6 @@ class _Streams:
     problem: Problem
     block: int
     views: tuple[View, ...]
-    weights: Weights
     pieces: list[IntArray] = field(default_factory=list)
     edges: list[IntArray] = field(default_factory=list)
 
@@ -99,22 +93,19 @@ class _Streams:
         longer = self.problem.n % rate
         return np.where(first % rate < longer, mine[-1], mine[0])
 
-    def _weights(self, ranges: Ranges, chosen: IntArray, skipped: IntArray) -> list[IntArray]:
-        ratios = np.asarray(ranges.ratios or (1,))
-        phases = (ranges.phases[chosen] + skipped[:, None]) % ratios
-        return list(self.weights.place(phases, ranges.ratios))
-
     def _add_pieces(
         self, ranges: Ranges, base: int, chosen: IntArray, skipped: IntArray, blocks: IntArray
     ) -> None:
         if not len(chosen):
             return
         first = ranges.first[chosen] + skipped * ranges.rate
-        place, period = self._weights(ranges, chosen, skipped)
-        rate, member = (np.full_like(first, x) for x in (ranges.rate, ranges.member))
+        rate, weight, member = (
+            np.full_like(first, x) for x in (ranges.rate, ranges.weight, ranges.member)
+        )
         view = self._view(first, ranges.rate)
+        row, residue = np.divmod(first, ranges.rate)
         tile = base + ranges.tile[chosen]
-        columns = [tile, first, blocks, rate, view, place, period, member, np.zeros_like(first)]
+        columns = [tile, blocks, weight, view, member, residue, row, rate, np.zeros_like(first)]
         self.pieces.append(np.stack(columns, 1))
 
     def _add_edges(
@@ -147,10 +138,11 @@ class _Streams:
                 bound = halves.first if keys else halves.last
                 sees = high > bound[tile, half] if keys else low <= bound[tile, half]
                 who &= np.where(sees, 3, 3 - (1 << half))
-        place, _ = self._weights(ranges, chosen, read)
-        rate, member = (np.full_like(first, x) for x in (ranges.rate, ranges.member))
+        rate, weight, member = (
+            np.full_like(first, x) for x in (ranges.rate, ranges.weight, ranges.member)
+        )
         view = self._view(first, ranges.rate)
-        columns = [base + ranges.tile[chosen], first, rate, view, place, who, low, high, member]
+        columns = [base + ranges.tile[chosen], first, rate, view, weight, who, low, high, member]
         rows = np.stack(columns, 1)
         self.edges.append(rows[who > 0])
 
@@ -237,7 +229,7 @@ def stream_table(problem: Problem, half: int, block: int, *, keys: bool = False)
     group = problem.num_heads // problem.num_kv_heads if keys else 1
     by_head = list(zip(*problem.offsets, strict=True))
     rates = tuple(branch.dilation_rate for branch in problem.pattern.branches)
-    streams = _Streams(problem, block, views(problem), Weights(block))
+    streams = _Streams(problem, block, views(problem))
     kinds: dict[tuple[Offsets, ...], tuple[int, int]] = {}
     tiles: list[IntArray] = []
     made, covered = 0, True
@@ -260,7 +252,9 @@ def stream_table(problem: Problem, half: int, block: int, *, keys: bool = False)
                     if not branches:
                         continue
                     offsets = members[member]
-                    for ranges in ranges_of(problem, cell, halves, offsets, branches, member):
+                    for ranges in ranges_of(
+                        problem, cell, halves, offsets, branches, member, block
+                    ):
                         streams.add(ranges, made, halves, keys)
                 steps = np.full(len(halves.first), step)
                 columns = [halves.first[:, 0], halves.rows[:, 0]]
@@ -285,7 +279,7 @@ def _assemble(
     edges, edge_bounds = _collect(streams.edges, made)
     edges, own_ends = _interleaved(edges, edge_bounds)
     rows = np.concatenate(tiles) if tiles else np.zeros((0, 5), dtype=np.int64)
-    whole = np.concatenate([[0], np.cumsum(pieces[:, 1])])
+    whole = np.concatenate([[0], np.cumsum(pieces[:, 0])])
     work = np.diff(whole[piece_bounds]) + np.diff(edge_bounds)
     used = np.concatenate([[0], np.cumsum((edges[:, 4] & 1) + (edges[:, 4] >> 1))])
     halves_worked = 2 * np.diff(whole[piece_bounds]) + np.diff(used[edge_bounds])
@@ -299,15 +293,12 @@ def _assemble(
         programs.append(np.stack([np.full_like(order, head), order], 1))
         executed += int(halves_worked[begin:end].sum()) * half * streams.block
     bounds = [piece_bounds[:-1], piece_bounds[1:], edge_bounds[:-1], edge_bounds[1:]]
-    values = streams.weights.values()
     return StreamTable(
         np.concatenate(programs).astype(np.int32),
         np.concatenate([rows, np.stack(bounds, 1), own_ends], 1).astype(np.int32),
         pieces.astype(np.int32),
         edges.astype(np.int32),
-        values,
         streams.views,
-        bool((values != 1).any()),
         covered,
         executed,
     )

@@ -21,6 +21,7 @@ from .tile import (
     half_rows,
     load_half,
     own_edges,
+    piece_blocks,
     produce,
     product,
     record,
@@ -63,9 +64,7 @@ def _consume(
     begin, end = tile_pieces(table)
     edge, last_edge = tile_edges(table)
     own_end = own_edges(table, c)
-    blocks = 0
-    for at in range(begin, end, 8):
-        blocks += gl.load(table + at + 1)
+    blocks = piece_blocks(table)
     i = 0
     if (begin < end) | (edge < own_end):
         # The first block, a piece's or an edge.
@@ -160,7 +159,7 @@ def _consume(
 
 @gluon.jit
 def dkey_dvalue_kernel(
-    key_ptr, value_ptr, lse_ptr, delta_ptr, dkey_ptr, dvalue_ptr, table, log_weights,
+    key_ptr, value_ptr, lse_ptr, delta_ptr, dkey_ptr, dvalue_ptr, table,
     key_batch, key_row, key_head, value_batch, value_row, value_head,
     length, heads, group, log2_scale,
     q0, q1, q2, q3, q4, q5, q6, q7, q8, q9, q10, q11,
@@ -212,7 +211,7 @@ def dkey_dvalue_kernel(
                 produce,
                 (
                     query_views, dout_views, table, streamed, ready, free, head * group,
-                    lse_ptr, delta_ptr, log_weights, length, statistics,
+                    lse_ptr, delta_ptr, length, statistics,
                     VIEWS, BLOCK, STAGES, D, True, True,
                 ),
             ),

@@ -18,7 +18,6 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 from .tile import (
     add_rows,
     barriers,
-    block_weights,
     half_rows,
     load_half,
     own_edges,
@@ -36,9 +35,9 @@ from .tile import (
 @gluon.jit
 def _consume(
     c: gl.constexpr, query_ptr, query_row, dout_ptr, dout_row, lse_ptr, delta_ptr, dquery_ptr,
-    out_row, weights, table, own, streamed, ready, free, log2_scale,
+    out_row, table, own, streamed, ready, free, log2_scale,
     BLOCK: gl.constexpr, HALF: gl.constexpr, D: gl.constexpr, HEAD: gl.constexpr,
-    STAGES: gl.constexpr, WEIGHTED: gl.constexpr, PERIODIC: gl.constexpr, CAUSAL: gl.constexpr,
+    STAGES: gl.constexpr, CAUSAL: gl.constexpr,
 ):  # fmt: skip
     score_layout: gl.constexpr = gl.NVMMADistributedLayout(
         version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, BLOCK, 16]
@@ -72,44 +71,32 @@ def _consume(
         piece = begin < end
         entry = table + gl.where(piece, begin, edge)
         seen = visible_first(start, step, entry, piece, False, CAUSAL, HALF, BLOCK, score_layout)
-        if WEIGHTED:
-            place = gl.load(entry + gl.where(piece, 4, 3))
-            weight = block_weights(weights, place, BLOCK, score_layout)
+        bias = gl.log2(gl.load(entry + gl.where(piece, 1, 3)).to(gl.float32))
         mbarrier.wait(ready.index(0), 0)
         s = product(query, streamed, 0, BLOCK, HALF, D, score_layout)
         dp = product(dout, streamed, STAGES, BLOCK, HALF, D, score_layout)
         s = warpgroup_mma_wait(1, deps=(s,))
-        p = gl.exp2(s * log2_scale - lse)
-        if WEIGHTED:
-            p = p * weight
+        p = gl.exp2(s * log2_scale - (lse - bias))
         dp = warpgroup_mma_wait(0, deps=(dp,))
         ds = gl.where(seen, p * (dp - delta), 0.0)
         ds16 = gl.convert_layout(ds.to(dtype), left)
         edge += gl.where(piece, 0, 8)
         i = 1
         for at in range(begin, end, 8):
-            blocks = gl.load(table + at + 1)
-            for j in range(gl.where(at == begin, 1, 0), blocks):
+            biased = lse - gl.log2(gl.load(table + at + 1).to(gl.float32))
+            for _ in range(gl.where(at == begin, 1, 0), gl.load(table + at)):
                 stage = i % STAGES
                 mbarrier.wait(ready.index(stage), (i // STAGES) & 1)
                 s = product(query, streamed, stage, BLOCK, HALF, D, score_layout)
                 dquery = add_rows(dquery, ds16, streamed, (i - 1) % STAGES, BLOCK, D)
                 dp = product(dout, streamed, STAGES + stage, BLOCK, HALF, D, score_layout)
-                if WEIGHTED and not PERIODIC:
-                    place = gl.load(table + at + 4) + (j * BLOCK) % gl.load(table + at + 5)
-                    weight = block_weights(weights, place, BLOCK, score_layout)
                 s = warpgroup_mma_wait(2, deps=(s,))
-                p = gl.exp2(s * log2_scale - lse)
-                if WEIGHTED:
-                    p = p * weight
+                p = gl.exp2(s * log2_scale - biased)
                 dquery = warpgroup_mma_wait(1, deps=(dquery,))
                 mbarrier.arrive(free.index((i - 1) % STAGES), count=1)
                 dp = warpgroup_mma_wait(0, deps=(dp,))
                 ds16 = gl.convert_layout((p * (dp - delta)).to(dtype), left)
                 i += 1
-            if WEIGHTED:
-                # After the last piece this reads what stands next and uses nothing of it.
-                weight = block_weights(weights, gl.load(table + at + 12), BLOCK, score_layout)
         start, step, rows = half_rows(table, c)
         for at in range(edge, own_end, 8):
             entry = table + at
@@ -119,10 +106,9 @@ def _consume(
             dquery = add_rows(dquery, ds16, streamed, (i - 1) % STAGES, BLOCK, D)
             dp = product(dout, streamed, STAGES + stage, BLOCK, HALF, D, score_layout)
             seen = visible_of_edge(start, step, entry, False, CAUSAL, HALF, BLOCK, score_layout)
+            bias = gl.log2(gl.load(entry + 3).to(gl.float32))
             s = warpgroup_mma_wait(2, deps=(s,))
-            p = gl.exp2(s * log2_scale - lse)
-            if WEIGHTED:
-                p = p * block_weights(weights, gl.load(entry + 3), BLOCK, score_layout)
+            p = gl.exp2(s * log2_scale - (lse - bias))
             dquery = warpgroup_mma_wait(1, deps=(dquery,))
             mbarrier.arrive(free.index((i - 1) % STAGES), count=1)
             dp = warpgroup_mma_wait(0, deps=(dp,))
@@ -142,10 +128,9 @@ def _consume(
             s = product(query, streamed, stage, BLOCK, HALF, D, score_layout)
             dp = product(dout, streamed, STAGES + stage, BLOCK, HALF, D, score_layout)
             seen = visible_of_edge(start, step, entry, False, CAUSAL, HALF, BLOCK, score_layout)
+            bias = gl.log2(gl.load(entry + 3).to(gl.float32))
             s = warpgroup_mma_wait(1, deps=(s,))
-            p = gl.exp2(s * log2_scale - lse)
-            if WEIGHTED:
-                p = p * block_weights(weights, gl.load(entry + 3), BLOCK, score_layout)
+            p = gl.exp2(s * log2_scale - (lse - bias))
             dp = warpgroup_mma_wait(0, deps=(dp,))
             ds = gl.where(seen, p * (dp - delta), 0.0)
             ds16 = gl.convert_layout(ds.to(dtype), left)
@@ -158,13 +143,13 @@ def _consume(
 
 @gluon.jit
 def dquery_kernel(
-    query_ptr, dout_ptr, lse_ptr, delta_ptr, dquery_ptr, table, weights,
+    query_ptr, dout_ptr, lse_ptr, delta_ptr, dquery_ptr, table,
     query_batch, query_row, query_head, dout_batch, dout_row, dout_head,
     length, heads, group, log2_scale,
     k0, k1, k2, k3, k4, k5, k6, k7, k8, k9, k10, k11,
     v0, v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, v11,
     VIEWS: gl.constexpr, BLOCK: gl.constexpr, HALF: gl.constexpr, D: gl.constexpr,
-    HEAD: gl.constexpr, STAGES: gl.constexpr, WEIGHTED: gl.constexpr, PERIODIC: gl.constexpr,
+    HEAD: gl.constexpr, STAGES: gl.constexpr,
     CAUSAL: gl.constexpr,
 ):  # fmt: skip
     """dq (b, n, H, d), contiguous; lse and delta are (b, H, n)."""
@@ -191,23 +176,23 @@ def dquery_kernel(
                 _consume,
                 (
                     0, query_ptr, query_row, dout_ptr, dout_row, lse_ptr, delta_ptr, dquery_ptr,
-                    out_row, weights, table, own, streamed, ready, free, log2_scale,
-                    BLOCK, HALF, D, HEAD, STAGES, WEIGHTED, PERIODIC, CAUSAL,
+                    out_row, table, own, streamed, ready, free, log2_scale,
+                    BLOCK, HALF, D, HEAD, STAGES, CAUSAL,
                 ),
             ),
             (
                 _consume,
                 (
                     1, query_ptr, query_row, dout_ptr, dout_row, lse_ptr, delta_ptr, dquery_ptr,
-                    out_row, weights, table, own, streamed, ready, free, log2_scale,
-                    BLOCK, HALF, D, HEAD, STAGES, WEIGHTED, PERIODIC, CAUSAL,
+                    out_row, table, own, streamed, ready, free, log2_scale,
+                    BLOCK, HALF, D, HEAD, STAGES, CAUSAL,
                 ),
             ),
             (
                 produce,
                 (
                     key_views, value_views, table, streamed, ready, free, head // group,
-                    lse_ptr, lse_ptr, weights, length, ready,
+                    lse_ptr, lse_ptr, length, ready,
                     VIEWS, BLOCK, STAGES, D, True, False,
                 ),
             ),

@@ -19,7 +19,6 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 from .tile import (
     add_rows,
     barriers,
-    block_weights,
     half_rows,
     load_half,
     own_edges,
@@ -35,27 +34,21 @@ from .tile import (
 
 
 @gluon.jit
-def _softmax(s, seen, row_max, row_sum, log2_scale, MASKED: gl.constexpr):
-    """(P before its multiplicity, new maximum, rescaled sum, factor for what came before)."""
-    if MASKED:
-        s = gl.where(seen, s * log2_scale, float("-inf"))
-        new_max = gl.maximum(row_max, gl.max(s, 1))
-        pivot = gl.where(new_max == float("-inf"), 0.0, new_max)
-        p = gl.exp2(s - gl.expand_dims(pivot, 1))
-        rescale = gl.exp2(row_max - pivot)
-    else:
-        new_max = gl.maximum(row_max, gl.max(s, 1) * log2_scale)
-        p = gl.exp2(s * log2_scale - gl.expand_dims(new_max, 1))
-        rescale = gl.exp2(row_max - new_max)
-    return p, new_max, row_sum * rescale, rescale
+def _softmax(s, row_max, row_sum, log2_scale, bias, MASKED: gl.constexpr):
+    """(P, new maximum, rescaled sum, factor for what came before); hidden scores are -inf."""
+    new_max = gl.maximum(row_max, gl.max(s, 1) * log2_scale)
+    pivot = gl.where(new_max == float("-inf"), 0.0, new_max) if MASKED else new_max
+    p = gl.exp2(s * log2_scale - gl.expand_dims(pivot - bias, 1))
+    rescale = gl.exp2(row_max - pivot)
+    return p, new_max, row_sum * rescale + gl.sum(p, 1), rescale
 
 
 @gluon.jit
 def _consume(
-    c: gl.constexpr, query_ptr, query_row, out_ptr, lse_ptr, out_row, weights, table,
+    c: gl.constexpr, query_ptr, query_row, out_ptr, lse_ptr, out_row, table,
     own, streamed, ready, free, log2_scale,
     BLOCK: gl.constexpr, HALF: gl.constexpr, D: gl.constexpr, HEAD: gl.constexpr,
-    STAGES: gl.constexpr, WEIGHTED: gl.constexpr, PERIODIC: gl.constexpr, CAUSAL: gl.constexpr,
+    STAGES: gl.constexpr, CAUSAL: gl.constexpr,
 ):  # fmt: skip
     score_layout: gl.constexpr = gl.NVMMADistributedLayout(
         version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, BLOCK, 16]
@@ -71,7 +64,8 @@ def _consume(
     start, step, rows = half_rows(table, c)
     query = own.index(c)
     sign = gl.where(log2_scale < 0, -1.0, 1.0)
-    log2_scale = log2_scale * sign
+    # Not 0, of which the product with a hidden score would be NaN.
+    log2_scale = gl.maximum(log2_scale * sign, 1e-30)
     load_half(query_ptr, query_row, start, step, rows, sign, query, HEAD, HALF, D)
     fence_async_shared()
     row_max = gl.full([HALF], float("-inf"), gl.float32, layout=rows_of_score)
@@ -86,47 +80,34 @@ def _consume(
         piece = begin < end
         entry = table + gl.where(piece, begin, edge)
         seen = visible_first(start, step, entry, piece, False, CAUSAL, HALF, BLOCK, score_layout)
-        if WEIGHTED:
-            place = gl.load(entry + gl.where(piece, 4, 3))
-            weight = block_weights(weights, place, BLOCK, score_layout)
+        bias = gl.log2(gl.load(entry + gl.where(piece, 1, 3)).to(gl.float32))
         mbarrier.wait(ready.index(0), 0)
         s = product(query, streamed, 0, BLOCK, HALF, D, score_layout)
         s = warpgroup_mma_wait(0, deps=(s,))
         mbarrier.arrive(free.index(0), count=1)
-        p, row_max, row_sum, _ = _softmax(s, seen, row_max, row_sum, log2_scale, True)
-        if WEIGHTED:
-            p = p * weight
-        row_sum += gl.sum(p, 1)
+        s = gl.where(seen, s, float("-inf"))
+        p, row_max, row_sum, rescale = _softmax(s, row_max, row_sum, log2_scale, bias, True)
         p16 = gl.convert_layout(p.to(dtype), left)
         edge += gl.where(piece, 0, 8)
         i = 1
         for at in range(begin, end, 8):
-            blocks = gl.load(table + at + 1)
-            for j in range(gl.where(at == begin, 1, 0), blocks):
+            bias = gl.log2(gl.load(table + at + 1).to(gl.float32))
+            for _ in range(gl.where(at == begin, 1, 0), gl.load(table + at)):
                 before = i - 1
                 mbarrier.wait(ready.index(i % STAGES), (i // STAGES) & 1)
                 s = product(query, streamed, i % STAGES, BLOCK, HALF, D, score_layout)
                 mbarrier.wait(ready.index(STAGES + before % STAGES), (before // STAGES) & 1)
                 acc = add_rows(acc, p16, streamed, STAGES + before % STAGES, BLOCK, D)
-                if WEIGHTED and not PERIODIC:
-                    place = gl.load(table + at + 4) + (j * BLOCK) % gl.load(table + at + 5)
-                    weight = block_weights(weights, place, BLOCK, score_layout)
                 s = warpgroup_mma_wait(1, deps=(s,))
                 mbarrier.arrive(free.index(i % STAGES), count=1)
                 p, row_max, row_sum, rescale = _softmax(
-                    s, seen, row_max, row_sum, log2_scale, False
+                    s, row_max, row_sum, log2_scale, bias, False
                 )
-                if WEIGHTED:
-                    p = p * weight
-                row_sum += gl.sum(p, 1)
                 acc = warpgroup_mma_wait(0, deps=(acc,))
                 mbarrier.arrive(free.index(STAGES + before % STAGES), count=1)
                 acc = acc * gl.expand_dims(gl.convert_layout(rescale, rows_of_out), 1)
                 p16 = gl.convert_layout(p.to(dtype), left)
                 i += 1
-            if WEIGHTED:
-                # After the last piece this reads what stands next and uses nothing of it.
-                weight = block_weights(weights, gl.load(table + at + 12), BLOCK, score_layout)
         start, step, rows = half_rows(table, c)
         for at in range(edge, own_end, 8):
             entry = table + at
@@ -136,12 +117,11 @@ def _consume(
             mbarrier.wait(ready.index(STAGES + before % STAGES), (before // STAGES) & 1)
             acc = add_rows(acc, p16, streamed, STAGES + before % STAGES, BLOCK, D)
             seen = visible_of_edge(start, step, entry, False, CAUSAL, HALF, BLOCK, score_layout)
+            bias = gl.log2(gl.load(entry + 3).to(gl.float32))
             s = warpgroup_mma_wait(1, deps=(s,))
             mbarrier.arrive(free.index(i % STAGES), count=1)
-            p, row_max, row_sum, rescale = _softmax(s, seen, row_max, row_sum, log2_scale, True)
-            if WEIGHTED:
-                p = p * block_weights(weights, gl.load(entry + 3), BLOCK, score_layout)
-            row_sum += gl.sum(p, 1)
+            s = gl.where(seen, s, float("-inf"))
+            p, row_max, row_sum, rescale = _softmax(s, row_max, row_sum, log2_scale, bias, True)
             acc = warpgroup_mma_wait(0, deps=(acc,))
             mbarrier.arrive(free.index(STAGES + before % STAGES), count=1)
             acc = acc * gl.expand_dims(gl.convert_layout(rescale, rows_of_out), 1)
@@ -162,11 +142,10 @@ def _consume(
         if (gl.load(entry + 4) >> c) & 1 != 0:
             s = product(query, streamed, i % STAGES, BLOCK, HALF, D, score_layout)
             seen = visible_of_edge(start, step, entry, False, CAUSAL, HALF, BLOCK, score_layout)
+            bias = gl.log2(gl.load(entry + 3).to(gl.float32))
             s = warpgroup_mma_wait(0, deps=(s,))
-            p, row_max, row_sum, rescale = _softmax(s, seen, row_max, row_sum, log2_scale, True)
-            if WEIGHTED:
-                p = p * block_weights(weights, gl.load(entry + 3), BLOCK, score_layout)
-            row_sum += gl.sum(p, 1)
+            s = gl.where(seen, s, float("-inf"))
+            p, row_max, row_sum, rescale = _softmax(s, row_max, row_sum, log2_scale, bias, True)
             acc = acc * gl.expand_dims(gl.convert_layout(rescale, rows_of_out), 1)
             p16 = gl.convert_layout(p.to(dtype), left)
             acc = add_rows(acc, p16, streamed, STAGES + i % STAGES, BLOCK, D)
@@ -187,13 +166,12 @@ def _consume(
 
 @gluon.jit
 def forward_kernel(
-    query_ptr, out_ptr, lse_ptr, table, weights,
+    query_ptr, out_ptr, lse_ptr, table,
     query_batch, query_row, query_head, length, heads, group, log2_scale,
     k0, k1, k2, k3, k4, k5, k6, k7, k8, k9, k10, k11,
     v0, v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, v11,
     VIEWS: gl.constexpr, BLOCK: gl.constexpr, HALF: gl.constexpr, D: gl.constexpr,
-    HEAD: gl.constexpr, STAGES: gl.constexpr, WEIGHTED: gl.constexpr, PERIODIC: gl.constexpr,
-    CAUSAL: gl.constexpr,
+    HEAD: gl.constexpr, STAGES: gl.constexpr, CAUSAL: gl.constexpr,
 ):  # fmt: skip
     """out (b, n, H, d) and lse (b, n, H), contiguous; every row of a tile is written once."""
     key_views = (k0, k1, k2, k3, k4, k5, k6, k7, k8, k9, k10, k11)
@@ -216,24 +194,24 @@ def forward_kernel(
             (
                 _consume,
                 (
-                    0, query_ptr, query_row, out_ptr, lse_ptr, out_row, weights, table,
+                    0, query_ptr, query_row, out_ptr, lse_ptr, out_row, table,
                     own, streamed, ready, free, log2_scale,
-                    BLOCK, HALF, D, HEAD, STAGES, WEIGHTED, PERIODIC, CAUSAL,
+                    BLOCK, HALF, D, HEAD, STAGES, CAUSAL,
                 ),
             ),
             (
                 _consume,
                 (
-                    1, query_ptr, query_row, out_ptr, lse_ptr, out_row, weights, table,
+                    1, query_ptr, query_row, out_ptr, lse_ptr, out_row, table,
                     own, streamed, ready, free, log2_scale,
-                    BLOCK, HALF, D, HEAD, STAGES, WEIGHTED, PERIODIC, CAUSAL,
+                    BLOCK, HALF, D, HEAD, STAGES, CAUSAL,
                 ),
             ),
             (
                 produce,
                 (
                     key_views, value_views, table, streamed, ready, free, head // group,
-                    lse_ptr, lse_ptr, weights, length, ready,
+                    lse_ptr, lse_ptr, length, ready,
                     VIEWS, BLOCK, STAGES, D, False, False,
                 ),
             ),

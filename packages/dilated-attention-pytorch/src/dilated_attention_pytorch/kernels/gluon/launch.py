@@ -55,7 +55,7 @@ class _Launcher:
     """A kernel with all its numbers, launched without Triton's binding of arguments.
 
     Args:
-        kernel: of this folder; its arguments are tensors, table, weights, strides, numbers,
+        kernel: of this folder; its arguments are tensors, table, strides, numbers,
             views of the two streamed tensors, compile-time constants.
         call: what it is for.
         table: the tiles.
@@ -77,7 +77,7 @@ class _Launcher:
         self._kernel, self._grid = kernel, (table.programs, call.batch, 1)
         self._table, self._blocks = table, blocks
         self._numbers = (
-            *(table.array, table.weights, *strides, problem.n, problem.num_heads),
+            *(table.array, *strides, problem.n, problem.num_heads),
             problem.num_heads // problem.num_kv_heads,
             call.scale * math.log2(math.e),
         )
@@ -124,7 +124,7 @@ def _forward_launcher(call: _Call) -> tuple[_Launcher, bool]:
     """The kernel, and whether it writes every row."""
     blocks = forward_blocks(call.head_dim)
     table = device_table(call.problem, blocks.block, call.device)
-    flags = (table.weighted, table.periodic, call.problem.is_causal)
+    flags = (call.problem.is_causal,)
     strides = call.strides[0][:3]
     return _Launcher(forward_kernel, call, table, blocks, strides, flags), table.covered
 
@@ -136,7 +136,7 @@ def _backward_launchers(call: _Call) -> tuple[_Launcher, _Launcher, bool, bool]:
     table = device_table(problem, blocks.block, call.device)
     key_table = device_table(problem, blocks.block, call.device, keys=True)
     query, key, value, dout = (some[:3] for some in call.strides)
-    flags = (table.weighted, table.periodic, problem.is_causal)
+    flags = (problem.is_causal,)
     return (
         _Launcher(dquery_kernel, call, table, blocks, (*query, *dout), flags),
         _Launcher(

@@ -16,7 +16,7 @@ from ...schedule import Problem
 from ...schedule.streams import StreamTable, View, stream_table
 from .blocks import HALF
 
-_RECORD = 12
+_RECORD = 16
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -25,20 +25,14 @@ class DeviceTable:
 
     Args:
         array: records, pieces and edges, int32.
-        weights: multiplicities, float32; their base-2 logarithms where the tiles are of keys.
         programs: number of programs.
         views: what the streams are read through.
-        weighted: some multiplicity is not 1.
-        periodic: the weights of a piece's blocks are all the same.
         covered: every row is in some tile.
     """
 
     array: Tensor
-    weights: Tensor
     programs: int
     views: tuple[View, ...]
-    weighted: bool
-    periodic: bool
     covered: bool
 
 
@@ -51,12 +45,15 @@ def pack(table: StreamTable) -> np.ndarray[Any, np.dtype[np.int32]]:
     if edge_base + table.edges.size > np.iinfo(np.int32).max:
         raise ValueError("the tables would have more than 2^31 entries")
     tiles = table.tiles[table.programs[:, 1]]
+    blocks = np.concatenate([[0], np.cumsum(table.pieces[:, 0])])[:, None]
     records = np.concatenate(
         [
             table.programs[:, :1],
             tiles[:, :5],
             piece_base + 8 * tiles[:, 5:7],
             edge_base + 8 * tiles[:, 7:],
+            blocks[tiles[:, 6]] - blocks[tiles[:, 5]],
+            np.zeros((len(tiles), _RECORD - 13), dtype=np.int64),
         ],
         axis=1,
     )
@@ -69,14 +66,10 @@ def device_table(
 ) -> DeviceTable:
     """The table of one side, made once and kept on the device."""
     table = stream_table(problem, HALF, block, keys=keys)
-    weights = np.log2(table.weights) if keys else table.weights
     return DeviceTable(
         torch.from_numpy(pack(table)).to(device),
-        torch.from_numpy(weights).to(device),
         len(table.programs),
         table.views,
-        table.weighted,
-        bool((block % np.maximum(table.pieces[:, 5], 1) == 0).all()),
         table.covered,
     )
 

@@ -4,10 +4,12 @@ A program is a tile: two halves of HALF rows, one for each of two consumer warpg
 producer warpgroup. The producer copies blocks of BLOCK rows of the other side (keys and values, or
 queries and dout) into a ring of STAGES buffers with TMA; barriers `ready` and `free` guard each.
 
-The table is one array (`table.pack`): a record of 12 numbers for each program, then pieces and
+The table is one array (`table.pack`): a record of 16 numbers for each program, then pieces and
 edges of `schedule/streams.py`, 8 numbers each. A record holds the head, first row and number of
-rows of each half, their step, and where in the table the tile's pieces begin and end, its edges
-begin and end, and those edges of either half end that come before the first that is not for it.
+rows of each half, their step, where in the table the tile's pieces begin and end, its edges begin
+and end, and those edges of either half end that come before the first that is not for it, and the
+number of the pieces' blocks. All pairs of a block count equally often; log2 of that is added to
+the scores.
 What is needed again late is read again late: registers are what limits the consumers.
 """
 
@@ -30,7 +32,7 @@ def barriers(COUNT: gl.constexpr, ARRIVALS: gl.constexpr):
 @gluon.jit
 def record(table):
     """This program's record."""
-    return table + 12 * gl.program_id(0)
+    return table + 16 * gl.program_id(0)
 
 
 @gluon.jit
@@ -48,6 +50,12 @@ def half_rows(table, c: gl.constexpr):
 def tile_pieces(table):
     """(begin, end) of this program's pieces in the table."""
     return gl.load(record(table) + 6), gl.load(record(table) + 7)
+
+
+@gluon.jit
+def piece_blocks(table):
+    """Blocks of this program's pieces."""
+    return gl.load(record(table) + 12)
 
 
 @gluon.jit
@@ -90,13 +98,6 @@ def store_half(
     inside = gl.expand_dims(row < rows, 1) & gl.expand_dims(column < HEAD, 0)
     pointers = base + gl.expand_dims(at, 1) + gl.expand_dims(column, 0)
     gl.store(pointers, x.to(base.dtype.element_ty), mask=inside)
-
-
-@gluon.jit
-def block_weights(weights, place, BLOCK: gl.constexpr, layout: gl.constexpr):
-    """(1, BLOCK) multiplicities."""
-    column = gl.arange(0, BLOCK, layout=gl.SliceLayout(0, layout))
-    return gl.expand_dims(gl.load(weights + place + column), 0)
 
 
 @gluon.jit
@@ -152,39 +153,31 @@ def visible_first(
     ROWS_ARE_KEYS: gl.constexpr, CAUSAL: gl.constexpr, HALF: gl.constexpr, BLOCK: gl.constexpr,
     layout: gl.constexpr,
 ):  # fmt: skip
-    """`visible` for the first block of a piece, which has no limits, or of an edge."""
-    return visible(
-        start, step, gl.load(entry), gl.load(entry + gl.where(piece, 2, 1)),
-        gl.where(piece, -1, gl.load(entry + 5)),
-        gl.where(piece, 2147483647, gl.load(entry + 6)),
-        ROWS_ARE_KEYS, CAUSAL, HALF, BLOCK, layout,
-    )  # fmt: skip
+    """`visible` for the first block of a piece, all of which counts, or of an edge."""
+    seen = visible_of_edge(start, step, entry, ROWS_ARE_KEYS, CAUSAL, HALF, BLOCK, layout)
+    return seen | piece
 
 
 @gluon.jit
 def _statistics(
-    first, rate, place, lse_ptr, delta_ptr, log_weights, length, lse, delta, ready,
-    BLOCK: gl.constexpr,
+    position, rate, weight, lse_ptr, delta_ptr, length, lse, delta, ready, BLOCK: gl.constexpr,
 ):  # fmt: skip
-    """lse less the logarithm of the weights, and delta, of a block of queries."""
+    """lse less the logarithm of the weight, and delta, of a block of queries."""
     layout: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])
-    column = gl.arange(0, BLOCK, layout=layout)
     # Rows past the end count for nothing, but a NaN would spread.
-    position = gl.minimum(first + column * rate, length - 1)
-    lse.store(gl.load(lse_ptr + position) - gl.load(log_weights + place + column))
-    delta.store(gl.load(delta_ptr + position))
+    at = gl.minimum(position + gl.arange(0, BLOCK, layout=layout) * rate, length - 1)
+    lse.store(gl.load(lse_ptr + at) - gl.log2(weight.to(gl.float32)))
+    delta.store(gl.load(delta_ptr + at))
     mbarrier.arrive(ready, count=1)
 
 
 @gluon.jit
 def _copy_block(
-    x_view, y_view, i, batch, head, first, rate, streamed, ready, free,
+    x_view, y_view, i, batch, head, residue, row, streamed, ready, free,
     BLOCK: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr, JOINT: gl.constexpr,
 ):  # fmt: skip
     """One block of both tensors into stage i; JOINT: one pair of barriers guards both."""
     stage = i % STAGES
-    residue = first % rate
-    row = first // rate
     if JOINT:
         mbarrier.expect(ready.index(stage), 2 * BLOCK * D * 2)
         tma.async_copy_global_to_shared(
@@ -212,7 +205,7 @@ def _copy_block(
 @gluon.jit
 def produce(
     x_views, y_views, table, streamed, ready, free, head,
-    lse_ptr, delta_ptr, log_weights, length, statistics,
+    lse_ptr, delta_ptr, length, statistics,
     VIEWS: gl.constexpr, BLOCK: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr,
     JOINT: gl.constexpr, STATISTICS: gl.constexpr,
 ):  # fmt: skip
@@ -226,28 +219,29 @@ def produce(
     begin, end = tile_pieces(table)
     for at in range(begin, end, 8):
         entry = table + at
-        first = gl.load(entry)
-        blocks = gl.load(entry + 1)
-        rate = gl.load(entry + 2)
-        view = gl.load(entry + 3)
-        member = head + gl.load(entry + 6)
+        blocks = gl.load(entry)
+        view = gl.load(entry + 2)
+        member = head + gl.load(entry + 3)
+        residue = gl.load(entry + 4)
+        row = gl.load(entry + 5)
         for number in gl.static_range(VIEWS):
-            for j in range(0, gl.where(view == number, blocks, 0)):
+            for _ in range(0, gl.where(view == number, blocks, 0)):
                 if JOINT:
                     mbarrier.wait(free.index(i % STAGES), ((i // STAGES) & 1) ^ 1)
                 if STATISTICS:
-                    row = member.to(gl.int64) * length
-                    place = gl.load(entry + 4) + (j * BLOCK) % gl.load(entry + 5)
+                    rate = gl.load(entry + 6)
+                    base = member.to(gl.int64) * length
                     _statistics(
-                        first, rate, place, lse_ptr + row, delta_ptr + row, log_weights, length,
+                        residue + row * rate, rate, gl.load(entry + 1),
+                        lse_ptr + base, delta_ptr + base, length,
                         statistics.index(i % STAGES), statistics.index(STAGES + i % STAGES),
                         ready.index(i % STAGES), BLOCK,
                     )  # fmt: skip
                 _copy_block(
-                    x_views[number], y_views[number], i, batch, member, first, rate, streamed,
+                    x_views[number], y_views[number], i, batch, member, residue, row, streamed,
                     ready, free, BLOCK, STAGES, D, JOINT,
                 )  # fmt: skip
-                first += BLOCK * rate
+                row += BLOCK
                 i += 1
     begin, end = tile_edges(table)
     for at in range(begin, end, 8):
@@ -259,16 +253,16 @@ def produce(
         if JOINT:
             mbarrier.wait(free.index(i % STAGES), ((i // STAGES) & 1) ^ 1)
         if STATISTICS:
-            row = member.to(gl.int64) * length
+            base = member.to(gl.int64) * length
             _statistics(
-                first, rate, gl.load(entry + 3), lse_ptr + row, delta_ptr + row, log_weights,
-                length, statistics.index(i % STAGES), statistics.index(STAGES + i % STAGES),
+                first, rate, gl.load(entry + 3), lse_ptr + base, delta_ptr + base, length,
+                statistics.index(i % STAGES), statistics.index(STAGES + i % STAGES),
                 ready.index(i % STAGES), BLOCK,
             )  # fmt: skip
         for number in gl.static_range(VIEWS):
             if view == number:
                 _copy_block(
-                    x_views[number], y_views[number], i, batch, member, first, rate, streamed,
-                    ready, free, BLOCK, STAGES, D, JOINT,
+                    x_views[number], y_views[number], i, batch, member, first % rate,
+                    first // rate, streamed, ready, free, BLOCK, STAGES, D, JOINT,
                 )  # fmt: skip
         i += 1
