@@ -49,10 +49,6 @@ def main() -> None:
     rates = work.read_rates(found)
     judged = [calibration.judge(report, backend, rates) for backend in (GLUON, TRITON)]
     lines = table([one for each in judged for one in each])
-    left_out = calibration.other_tiles(report)
-    if left_out:
-        why = "Not fitted and not judged, because their tiles changed after they were timed"
-        lines += f"\n\n{why}: {', '.join(left_out)}."
     PAGE.write_text(render(PAGE.read_text(encoding="utf-8"), lines), encoding="utf-8")
     print(lines)
 

@@ -61,20 +61,6 @@ def _absent(report: Mapping[str, Any]) -> str:
     return "\n".join(f"- {reason} ({', '.join(cases)})" for reason, cases in reasons.items())
 
 
-def _halves(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    """GPU time of the `gluon` backend in two reports, for the cases that both hold."""
-    old = {result["case"]: result["backends"]["gluon"] for result in before["results"]}
-    rows: list[summary.Row] = []
-    for result in after["results"]:
-        row = [result["case"]]
-        for kind in ("forward", "forward_backward"):
-            a, b = (x[kind]["busy_ms"] for x in (old[result["case"]], result["backends"]["gluon"]))
-            row += [f"{a:.3g}", f"{b:.3g}", f"{b / a:.2f}"]
-        rows.append(tuple(row))
-    both = ("forward + backward, before", "after", "ratio")
-    return _markdown(("case", "forward ms, before", "after", "ratio", *both), rows)
-
-
 def _scaling() -> str:
     """The scaling suite's table and machine, or that there is none."""
     if not (RESULTS / "scaling.json").exists():
@@ -92,7 +78,6 @@ def parts() -> dict[str, str]:
         "memory": _markdown(*summary.memory(report)),
         "backends": _markdown(*summary.by_backend(report)),
         "absent": _absent(report),
-        "halves": _halves(report, load("paired_halves.json")),
         "ring-memory": memory_table.table(load("memory_per_rank.json")),
         "scaling": _scaling(),
     }

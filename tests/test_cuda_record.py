@@ -25,7 +25,7 @@ def test_every_kernel_has_a_fresh_record_or_is_said_to_wait() -> None:
         NOTES.note("no full GPU record of the present kernels", f"{name}: {entry['checked']}")
     record = json.loads(gpu_record.RECORD.read_text(encoding="utf-8"))
     for test in record.get("unfinished", []):
-        NOTES.note("stopped before its end in the GPU record", test)
+        NOTES.note("not passed in the GPU record", test)
 
 
 def test_what_is_said_to_wait_does() -> None:
@@ -78,6 +78,13 @@ def test_words_about_the_code_are_no_part_of_it() -> None:
     """Comments and docstrings may be mended without a GPU; a statement may not."""
     text = '"""A."""\n\ndef f(x):  # why\n    """B."""\n    return x + 1\n'
     mended = "def f(x):\n    '''Another,\n    longer.'''\n    # because\n    return x + 1\n"
-    assert gpu_record.code_of(text) == gpu_record.code_of(mended) == "def f(x):\n    return x + 1"
+    assert gpu_record.code_of(text) == gpu_record.code_of(mended) == "0:deff(x):\n1:returnx+1"
     assert gpu_record.code_of(text.replace("1", "2")) != gpu_record.code_of(text)
     assert "#" in gpu_record.code_of('x = "# no comment"\n')
+
+
+def test_how_code_is_laid_out_is_no_part_of_it() -> None:
+    text = "for i in f(a, b):\n    g(i)\n    h(i)\n"
+    wrapped = "for i in f(\n    a,\n    b,\n):\n    g(i)\n\n    h(i)\n"
+    assert gpu_record.code_of(wrapped) == gpu_record.code_of(text)
+    assert gpu_record.code_of(text.replace("    h", "h")) != gpu_record.code_of(text)

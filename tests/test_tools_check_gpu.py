@@ -56,3 +56,8 @@ def test_no_test_is_left_out(check_gpu: ModuleType) -> None:
     pieces = check_gpu.cut(names, 8)
     assert [name for piece in pieces for name in piece] == names
     assert max(map(len, pieces)) == 4
+
+
+def test_a_test_that_failed_is_named(check_gpu: ModuleType) -> None:
+    output = "1 passed\nFAILED tests/a.py::b[c] - assert 1 == 2\nERROR tests/d.py\n"
+    assert check_gpu.failed(output) == ["tests/a.py::b[c]", "tests/d.py"]

@@ -3,7 +3,8 @@
 `python tools/check_gpu.py RECORD.json [--jobs 12] [--limit 500] [pytest options]` on a machine with
 a GPU. Most of the time goes into compiling kernels, one core for each process. The record is
 committed as `benchmarks/results/cuda_correctness.json`; what an older one at this path says of
-versions that are still present, and were not run now, stays in it.
+versions that are still present, and were not run now, stays in it. Tests that the limit stopped, or
+that failed, are listed in it as unfinished.
 """
 
 from __future__ import annotations
@@ -95,6 +96,11 @@ def kept(new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
     return new | {"backends": old["backends"] | new["backends"]}
 
 
+def failed(output: str) -> list[str]:
+    """Names of the tests that a process's output says failed."""
+    return re.findall(r"^(?:FAILED|ERROR) (\S+)", output, flags=re.MULTILINE)
+
+
 def main() -> int:
     """Exit status 1 where a test failed or did not finish; what passed is recorded all the same."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -116,7 +122,7 @@ def main() -> int:
             status, output = piece.result()
             statuses.add(status)
             names, record = started[piece]
-            unfinished += names if status == _STOPPED else []
+            unfinished += names if status == _STOPPED else failed(output)
             print(f"{time.monotonic() - start:.0f} s, exit status {status}")
             for line in output.splitlines():
                 if re.match(

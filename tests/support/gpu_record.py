@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import platform
+import re
 import tokenize
 from pathlib import Path
 from typing import Any
@@ -81,21 +82,35 @@ FILES = {
 
 
 def code_of(text: str) -> str:
-    """The lines of a module that say what it does: no comments, docstrings or blank lines."""
+    """What a module does: a line for each statement, without comments, docstrings and layout.
+
+    A formatter may wrap a statement anew; Python's versions agree on the result.
+    """
     lines = text.splitlines()
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type == tokenize.COMMENT:
-            row, column = token.start
-            lines[row - 1] = lines[row - 1][:column]
+    docstrings = set()
     for node in ast.walk(ast.parse(text)):
         body = getattr(node, "body", None)
         first = body[0] if isinstance(body, list) and body else None
         if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-            assert first.end_lineno is not None
-            lines[first.lineno - 1 : first.end_lineno] = [""] * (
-                first.end_lineno - first.lineno + 1
-            )
-    return "\n".join(line.rstrip() for line in lines if line.strip())
+            docstrings.add(first.lineno)
+    found, depth, begin = [], 0, None
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+        elif token.type == tokenize.INDENT:
+            depth += 1
+        elif token.type == tokenize.DEDENT:
+            depth -= 1
+        elif token.type == tokenize.NEWLINE:
+            assert begin is not None
+            statement = re.sub(r"\s", "", "".join(lines[begin - 1 : token.start[0]]))
+            if begin not in docstrings:
+                found.append(f"{depth}:{re.sub(r',(?=[])}])', '', statement)}")
+            begin = None
+        elif begin is None and token.type not in (tokenize.NL, tokenize.ENDMARKER):
+            begin = token.start[0]
+    return "\n".join(found)
 
 
 def source_hash(backend: str) -> str:

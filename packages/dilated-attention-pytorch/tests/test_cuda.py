@@ -218,10 +218,11 @@ def test_triton_addresses_beyond_two_to_the_31() -> None:
 @needs_cuda
 @pytest.mark.cuda
 def test_auto_takes_kernels_of_its_own() -> None:
+    full_tiles = DilationPattern.longnet((128, 256), (1, 2))
     with torch.profiler.profile(
         activities=[torch.profiler.ProfilerActivity.CUDA], acc_events=True
     ) as profile:
-        _run(_arrays(301, 6, 2, 48, seed=3), "bfloat16")
+        _run(_arrays(301, 6, 2, 48, seed=3), "bfloat16", full_tiles)
     kernels = {event.key for event in profile.key_averages()}
     assert {"forward_kernel", "dquery_kernel", "dkey_dvalue_kernel"} <= kernels
 

@@ -21,8 +21,6 @@ _MULTIPROCESSORS: Final = 132
 # Programs that a multiprocessor may run at once: shared memory holds two of `gluon`.
 _SLOTS: Final = {GLUON: range(1, 3), TRITON: range(1, 5)}
 _MASKED: Final = tuple(1 + step / 10 for step in range(21))
-# By a report's digest of the sources: groups of cases whose tiles have changed since it was made.
-_OTHER_TILES: Final = {"eb817dd0ca2fc5a4": ("gigapath", "paper")}
 
 
 class Measured(NamedTuple):
@@ -43,18 +41,11 @@ def gpu_seconds(figure: dict[str, Any]) -> float:
     return milliseconds / 1e3
 
 
-def other_tiles(report: dict[str, Any]) -> list[str]:
-    """Cases that take no part, because their tiles have changed since they were timed."""
-    groups = _OTHER_TILES.get(report["environment"]["sources"], ())
-    return [one["case"] for one in report["results"] if one["group"] in groups]
-
-
 def measured(report: dict[str, Any], backend: str, *, judging: bool) -> list[Measured]:
     """The half of a report that calibrates, or the half that judges."""
-    left_out = other_tiles(report)
     kinds: dict[tuple[bool, int], list[dict[str, Any]]] = {}
     for one in report["results"]:
-        if "forward" in one["backends"].get(backend, {}) and one["case"] not in left_out:
+        if "forward" in one["backends"].get(backend, {}):
             kind = one["is_causal"], padded(backend, one["head_dim"])
             kinds.setdefault(kind, []).append(one)
     found = []

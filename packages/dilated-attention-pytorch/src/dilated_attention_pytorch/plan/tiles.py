@@ -84,7 +84,7 @@ def _gluon_blocks(problem: Problem, kernel: Kernel, *, keys: bool) -> Blocks:
     bits = table.edges[:, 4].astype(np.int64)
     tiles = table.tiles[table.programs[:, 1]].astype(np.int64)
     return Blocks(
-        2 * _sums(table.pieces[:, 1].astype(np.int64), tiles[:, 5], tiles[:, 6]),
+        2 * _sums(table.pieces[:, 0].astype(np.int64), tiles[:, 5], tiles[:, 6]),
         _sums((bits & 1) + (bits >> 1), tiles[:, 7], tiles[:, 8]),
     )
 
