@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -185,6 +185,15 @@ def test_a_signal_between_a_process_and_its_instructions(tmp_path: Path) -> None
     assert not any(tmp_path.glob("dilated-attention-*"))
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Tests that a shell starts in the background ignore Ctrl-C, and programs inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.gloo
 @pytest.mark.timeout(180)
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux's /proc")
