@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dilated_attention_oracle import Pattern
 from dilated_attention_pytorch.pattern import DilationPattern
 from dilated_attention_pytorch.schedule import Problem
 from dilated_attention_pytorch.schedule.sharing import shares
@@ -30,6 +31,12 @@ def _rows(table: StreamTable, first: int, rate: int, view: int, block: int) -> n
     assert seen.rate == rate
     assert residue < seen.residues
     return residue + rate * np.arange(row, min(row + block, seen.rows))
+
+
+def _halves(table: StreamTable, tile: int) -> list[np.ndarray]:
+    """Rows of each half of a tile."""
+    first0, rows0, first1, rows1, step = table.tiles[tile, :5].tolist()
+    return [first0 + step * np.arange(rows0), first1 + step * np.arange(rows1)]
 
 
 def _streamed(table: StreamTable, tile: int, block: int):
@@ -57,8 +64,7 @@ def multiplicities(
     found: Counter[Triple] = Counter()
     members = problem.num_heads // problem.num_kv_heads if keys else 1
     for head, tile in table.programs.tolist():
-        start0, rows0, start1, rows1, step = table.tiles[tile, :5].tolist()
-        halves = [start0 + step * np.arange(rows0), start1 + step * np.arange(rows1)]
+        halves = _halves(table, tile)
         for who, member, at, weight, low, high, exact in _streamed(table, tile, block):
             for half, own in enumerate(halves):
                 if not who >> half & 1:
@@ -131,29 +137,6 @@ def test_halves_that_share_segments_share_tiles() -> None:
     assert len(left) == len(set(left))
 
 
-def blocks_read_only_keys_of_their_rows(problem: Problem, half: int, block: int) -> None:
-    """What a block reads besides the keys that count lies past the end, or causality hides it."""
-    pairs: dict[int, set[int]] = {}
-    for offsets in set(zip(*problem.offsets, strict=True)):
-        for branch, offset in zip(problem.pattern.branches, offsets, strict=True):
-            if offset is None:
-                continue
-            w, rate = branch.segment_length, branch.dilation_rate
-            for start in range(0, problem.n, w):
-                rows = range(start + offset, min(start + w, problem.n), rate)
-                for row in rows:
-                    pairs.setdefault(row, set()).update(rows)
-    for keys in (False, True):
-        table = stream_table(problem, half, block, keys=keys)
-        for _, tile in table.programs.tolist():
-            start0, rows0, start1, rows1, step = table.tiles[tile, :5].tolist()
-            halves = [start0 + step * np.arange(rows0), start1 + step * np.arange(rows1)]
-            for who, _, at, _, _, _, _ in _streamed(table, tile, block):
-                for own in (own for half, own in enumerate(halves) if who >> half & 1):
-                    for row in own.tolist():
-                        assert set(at.tolist()) <= pairs[row]
-
-
 @pytest.mark.parametrize(
     ("segments", "rates", "n"),
     [
@@ -166,10 +149,19 @@ def blocks_read_only_keys_of_their_rows(problem: Problem, half: int, block: int)
 def test_shared_keys_are_read_within_their_segments(
     segments: tuple[int, ...], rates: tuple[int, ...], n: int
 ) -> None:
-    """Sets of keys that lie far apart fill no block of a short segment, so they are not shared."""
-    problem = Problem(DilationPattern.longnet(segments, rates), n, 1, 1)
+    """Every row of a block, hidden ones too, is one that the tile's rows meet, or past the end."""
+    question = Question(Pattern(tuple(zip(segments, rates, strict=True))), n, 1, 1)
+    problem = problem_of(question)
+    met = {(query, key) for _, _, query, key in question.pairs()}
     block = shortest_range(problem)
-    blocks_read_only_keys_of_their_rows(problem, 8, block)
+    for keys in (False, True):
+        table = stream_table(problem, 8, block, keys=keys)
+        for _, tile in table.programs.tolist():
+            halves = _halves(table, tile)
+            for who, _, at, _, _, _, _ in _streamed(table, tile, block):
+                own = np.concatenate([x for half, x in enumerate(halves) if who >> half & 1])
+                # Without causality the pairs are symmetric.
+                assert {(p, k) for p in own.tolist() for k in at.tolist()} <= met
 
 
 @pytest.mark.parametrize("rates", [(1, 2, 4, 8, 16), (1, 2, 4, 6, 12), (1, 8), (2, 6), (1, 3, 5)])

@@ -23,8 +23,8 @@ from dilated_attention_pytorch.schedule.streams import stream_table
 
 ROOT = Path(__file__).parents[3]
 LIMIT = 0.15
-# Beyond the limit in this report: at d = 64 a mask costs the forward of `triton` less on the ladder
-# than on the branches that it is fitted to.
+# Beyond the limit in this report: at d = 64 a mask most likely costs the forward of `triton` less
+# on the ladder than on the branches that it is fitted to.
 BEYOND = {GLUON: set(), TRITON: {("ladder-128k-d64-causal", "forward")}}
 LADDER = DilationPattern.longnet([2048, 4096], [1, 2])
 
