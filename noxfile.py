@@ -94,7 +94,9 @@ def interpret(session: nox.Session) -> None:
         env=ONE_THREAD | {"TRITON_INTERPRET": "1"},
     )
     # Gluon is not interpreted; what the compiler makes of it is looked at instead.
-    compiled = (f"{MAIN}/tests/test_{name}_compiled.py" for name in ("gluon", "triton"))
+    compiled = (
+        f"{MAIN}/tests/test_{name}_compiled.py" for name in ("gluon", "gluon_launcher", "triton")
+    )
     session.run("python", "-m", "pytest", *compiled, env=ONE_THREAD)
 
 

@@ -12,7 +12,8 @@ from dilated_attention_oracle.precision import DTYPES
 from dilated_attention_pytorch import BackendError, DilationPattern, ring_dilated_attention
 from dilated_attention_pytorch.kernels import eager
 from dilated_attention_pytorch.kernels.sdpa import launch as sdpa
-from dilated_attention_pytorch.schedule import RankPlan
+from dilated_attention_pytorch.layout import make_layout
+from dilated_attention_pytorch.schedule import Problem, RankPlan, own_problem
 from support.own_sequences import ALONE, own_case
 from support.ring_calls import equals_oracle
 
@@ -71,7 +72,7 @@ def test_a_wrong_idea_of_who_is_alone_is_noticed(monkeypatch: pytest.MonkeyPatch
     ("options", "reason"),
     [
         ({"layout": "replicated"}, "sequence of their own"),
-        ({"order": "zigzag"}, "sequence of their own"),
+        ({"order": "zigzag", "shard_lengths": [14, 18]}, "sequence of their own"),
         ({"shard_lengths": [10, 22]}, "sequence of their own"),
         ({"deterministic": True}, "where a ring is cut"),
         ({"dropout_p": 0.5}, "dropout"),
@@ -83,3 +84,25 @@ def test_a_named_backend_serves_or_says_why_not(options: dict[str, Any], reason:
     ring_dilated_attention(query, query, query, pattern, ring_size=2, backend="sdpa")
     with pytest.raises(BackendError, match=reason):
         ring_dilated_attention(query, query, query, pattern, ring_size=2, backend="sdpa", **options)
+
+
+@pytest.mark.parametrize(
+    ("w", "r", "each", "order", "rank", "alone"),
+    [
+        # Pieces in two segments: the second begins at a multiple of r in its own, or does not.
+        (12, 3, 12, "zigzag", 0, True),
+        (12, 4, 12, "zigzag", 0, False),
+        # In one segment: every r-th row goes on over the gap, or does not.
+        (20, 5, 10, "zigzag", 0, True),
+        (20, 4, 10, "zigzag", 0, False),
+        # The shard begins at a multiple of r in its segment, or does not.
+        (20, 5, 10, "contiguous", 1, True),
+        (20, 4, 10, "contiguous", 1, False),
+    ],
+)
+def test_rows_are_a_sequence_where_every_rth_goes_on(
+    w: int, r: int, each: int, order: str, rank: int, alone: bool
+) -> None:
+    problem = Problem(DilationPattern.longnet([w], [r]), 2 * each, 1, 1)
+    layout = make_layout(problem.n, 2, order)
+    assert (own_problem(problem, layout, rank) is not None) is alone

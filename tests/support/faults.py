@@ -152,7 +152,7 @@ def stale_buffer_in_backward(patch: Patch) -> None:
                 last[key] = fresh.clone()
             return super().parts()
 
-    patch.setattr(backward, "Transfer", Stale)
+    patch.setattr(shard, "Transfer", Stale)
 
 
 def last_seed_reused(patch: Patch) -> None:
@@ -243,14 +243,16 @@ def local_dropout_counters(patch: Patch) -> None:
 
 def gradients_never_come_home(patch: Patch) -> None:
     """dk and dv of rows that travelled are thrown away."""
-    patch.setattr(backward._Homeward, "add_to", lambda self, dkey, dvalue: None)
+    patch.setattr(backward, "add_back", lambda *arguments: None)
 
 
 def row_sent_twice(patch: Patch) -> None:
     """A row that two branches share travels for each of them."""
 
-    def pack_twice(message: Any, classes: Any, key: Tensor, value: Tensor) -> Tensor:
-        return pack(message, classes, key, value).repeat(2)
+    def pack_twice(message: Any, classes: Any, key: Tensor, value: Tensor, into: Tensor) -> Tensor:
+        for half in into.chunk(2):
+            pack(message, classes, key, value, half)
+        return into
 
     patch.setattr(shard, "pack", pack_twice)
     patch.setattr(shard, "flat_size", lambda shapes: 2 * flat_size(shapes))

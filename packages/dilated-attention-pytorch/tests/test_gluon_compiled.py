@@ -53,7 +53,9 @@ def _compile(name: str, dtype: str, head_dim: int, views: int, **flags: bool) ->
         "STAGES": blocks.stages,
         **flags,
     }
-    floats = ("lse_ptr", "delta_ptr")
+    floats = ["lse_ptr", "delta_ptr"]
+    if flags.get("RESUME"):
+        floats += ["out_ptr", "dquery_ptr"]
     signature, known, aligned = {}, {}, {}
     for i, argument in enumerate(kernel.arg_names):
         view = re.fullmatch(r"[kvqo](\d+)", argument)
@@ -110,10 +112,12 @@ def _loops_over_pieces(code: str, waits: int) -> list[str]:
 @pytest.mark.parametrize(
     ("name", "dtype", "head_dim", "views", "flags"),
     [
-        ("forward", "bf16", 128, 5, {"CAUSAL": False}),
-        ("forward", "fp16", 48, 9, {"CAUSAL": True}),
-        ("dquery", "bf16", 128, 5, {"CAUSAL": False}),
-        ("dquery", "fp16", 64, 7, {"CAUSAL": True}),
+        ("forward", "bf16", 128, 5, {"CAUSAL": False, "RESUME": False}),
+        ("forward", "fp16", 48, 9, {"CAUSAL": True, "RESUME": False}),
+        ("forward", "bf16", 128, 2, {"CAUSAL": False, "RESUME": True}),
+        ("dquery", "bf16", 128, 5, {"CAUSAL": False, "RESUME": False}),
+        ("dquery", "fp16", 64, 7, {"CAUSAL": True, "RESUME": False}),
+        ("dquery", "fp16", 64, 2, {"CAUSAL": False, "RESUME": True}),
         ("dkey_dvalue", "bf16", 128, 5, {"CAUSAL": False}),
         ("dkey_dvalue", "fp16", 48, 9, {"CAUSAL": True}),
     ],

@@ -36,6 +36,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array:Deprecati
 CASES: dict[str, tuple[int, int, int, int, int, tuple[int, ...], tuple[int, ...], Any]] = {
     "nested": (1, 64, 4, 4, 16, (16, 32, 64), (1, 2, 4), {}),
     "ragged": (1, 59, 4, 4, 24, (16, 24, 99), (1, 2, 4), {"is_causal": True}),
+    "far apart": (1, 90, 2, 2, 8, (40, 90), (5, 16), {}),
     "uneven": (1, 61, 6, 3, 3, (10, 25), (3, 7), {}),
     "uncovered": (1, 20, 5, 5, 3, (2, 9), (5, 2), {"is_causal": True}),
     "batch": (3, 48, 4, 2, 8, (16, 24, 99), (1, 2, 2), {}),
@@ -50,8 +51,8 @@ CASES: dict[str, tuple[int, int, int, int, int, tuple[int, ...], tuple[int, ...]
 def _kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Triton's kernels on CPU tensors, several programs in a short sequence."""
     monkeypatch.setattr(launch, "_joining", lambda kind: gpu_merge)
-    monkeypatch.setattr(gpu_merge, "_TILE", 512)
-    monkeypatch.setattr(gpu_merge, "_MERGE_TILE", 512)
+    monkeypatch.setattr(gpu_merge, "_TILE", 128)
+    monkeypatch.setattr(gpu_merge, "_SUM_TILE", 256)
 
 
 @pytest.mark.parametrize(

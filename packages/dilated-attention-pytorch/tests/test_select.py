@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from dilated_attention_pytorch import BackendError, DilationPattern
 from dilated_attention_pytorch.kernels import gluon, select
 from dilated_attention_pytorch.kernels.select import Request
+from dilated_attention_pytorch.ring import ops
 from dilated_attention_pytorch.schedule import Problem
 
 LADDER = DilationPattern.longnet([256, 512], [1, 2])
@@ -129,3 +131,47 @@ def test_a_period_that_nobody_can_list_goes_to_librarys_kernels_or_to_eager() ->
         asked = dataclasses.replace(endless, dtype=dtype)
         serving = (x for x in select.backend_names() if select.passed_over(x, asked) is None)
         assert next(serving) == name
+
+
+def _text(backend: str) -> str:
+    """A call's options as its op takes them."""
+    pattern = DilationPattern.longnet([64], [1])
+    return ops.describe(
+        pattern,
+        2,
+        is_causal=False,
+        cu_seqlens=None,
+        backend=backend,
+        deterministic=False,
+        ring_bits=False,
+    )
+
+
+def test_a_kernel_that_fails_is_passed_over_by_the_next_like_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gluon, "failures", [])
+    failing = select.Entry(
+        lambda request: gluon.failures[0] if gluon.failures else None,
+        select._BACKENDS["sdpa"].load,
+    )
+    registry = {"failing": failing, "eager": select._BACKENDS["eager"]}
+    monkeypatch.setattr(select, "_BACKENDS", registry)
+    tensor = torch.zeros(1, 64, 2, 8)
+    # What is kept of a call with this scale is of this test alone.
+    given = (tensor, tensor, None, None, 0.123456, 0.0, _text("auto"))
+    call = ops._call(*given)
+    assert call.whole is not None
+    assert ops._call(*given) is call
+    gluon.failures.append("a planted reason")
+    assert ops._call(*given).whole is None
+
+
+def test_mask_and_seed_are_those_of_the_call() -> None:
+    tensor = torch.zeros(1, 64, 2, 8)
+    masks = (None, *(torch.zeros(1, 64, dtype=torch.bool) for _ in range(2)))
+    seeds = (None, *(torch.tensor(i) for i in range(2)))
+    for mask, seed in itertools.product(masks, seeds):
+        call = ops._call(tensor, tensor, mask, seed, 1.0, 0.1, _text("eager"))
+        assert call.key_mask is mask
+        assert call.options.seed is seed

@@ -86,9 +86,10 @@ def _alone(ranks: int | None, length: int | None, timeout: float) -> tuple[list[
 def _under_torchrun(length: int | None, timeout: float) -> tuple[list[Row], str, bool]:
     """Be one of torchrun's processes; the last value says whether it is the one that prints."""
     local, neighbours = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
-    device, backend = torch.device("cpu"), "gloo"
-    if torch.cuda.device_count() >= neighbours:
-        device, backend = torch.device("cuda", local), "nccl"
+    device, backend, gpus = torch.device("cpu"), "gloo", torch.cuda.device_count()
+    # NCCL refuses two ranks of one GPU unless it is told otherwise.
+    if gpus >= neighbours or (gpus and os.environ.get("NCCL_MULTI_RANK_GPU_ENABLE") == "1"):
+        device, backend = torch.device("cuda", local % gpus), "nccl"
         torch.cuda.set_device(device)
     dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
     assert dist.group.WORLD is not None

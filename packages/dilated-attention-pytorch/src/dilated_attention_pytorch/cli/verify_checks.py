@@ -18,6 +18,7 @@ from dilated_attention_oracle import tolerance
 from .. import __version__, cost
 from ..bench import inputs, verify
 from ..bench.cases import Case
+from ..comm import transports
 from ..comm.process_group import ProcessGroupCommunicator
 from ..functional import dilated_attention, ring_dilated_attention, shard, unshard
 from ..layout import make_layout
@@ -108,6 +109,20 @@ def bandwidth(rank: Rank, nbytes: int) -> float:
             torch.cuda.synchronize(rank.device)
         seconds.append(time.perf_counter() - start)
     return nbytes / min(seconds)
+
+
+def transports_of(rank: Rank) -> str | None:
+    """What each transport between the GPUs was measured to do; None where there is one alone."""
+    comm = ProcessGroupCommunicator(rank.group)
+    comm.prepare(rank.device, transports.asked())
+    if comm.links is None:
+        return None
+    ways = (transports.P2P, comm.links.p2p), (transports.SYMMETRIC, comm.links.symmetric)
+    return "; ".join(
+        f"{name} {link.bandwidth / 1e9:.0f} GB/s, {1e6 * link.latency:.0f} us"
+        for name, link in ways
+        if link is not None
+    )
 
 
 def attend(rank: Rank, case: Case, *, deterministic: bool = False) -> dict[str, Tensor]:

@@ -128,7 +128,9 @@ class _Session:
         name = "bandwidth"
         speeds = self._everywhere(name, size, partial(checks.bandwidth, nbytes=nbytes))
         text = f"{min(speeds) / 1e9:.2f} to {max(speeds) / 1e9:.2f} GB/s to the next rank"
-        return [intact, Row(name, str(size), text)]
+        rows = [intact, Row(name, str(size), text)]
+        measured = self._everywhere("transports", size, checks.transports_of)[0]
+        return rows if measured is None else [*rows, Row("transports", str(size), measured)]
 
     def _numbers(self) -> Iterator[list[Row]]:
         case = checks.case_of(self._settings.length, self._rank.device)

@@ -7,3 +7,6 @@ from .base import Work as Work
 from .base import record_messages as record_messages
 from .loopback import LoopbackWorld as LoopbackWorld
 from .loopback import run_ranks as run_ranks
+from .times import Timing as Timing
+from .times import record_times as record_times
+from .workspace import Workspace as Workspace

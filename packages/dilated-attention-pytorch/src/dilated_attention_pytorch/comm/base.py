@@ -9,6 +9,8 @@ from typing import Protocol, TypeAlias, TypeVar
 
 from torch import Tensor
 
+from .workspace import Workspace
+
 T = TypeVar("T")
 
 
@@ -41,13 +43,21 @@ class Communicator(Protocol):
         """Number of ranks."""
         ...
 
+    @property
+    def workspace(self) -> Workspace:
+        """Where buffers for what is sent and received come from."""
+        ...
+
     def exchange(
         self,
         label: str,
         sends: Sequence[tuple[int, Tensor]],
         receives: Sequence[tuple[int, Tensor]],
     ) -> Work:
-        """Post sends to and receives from other ranks, as (rank, contiguous tensor) pairs."""
+        """Post sends to and receives from other ranks, as (rank, contiguous tensor) pairs.
+
+        All of one exchange travels at the same time.
+        """
         ...
 
 
@@ -77,7 +87,8 @@ def record_messages() -> Iterator[list[SentMessage]]:
     try:
         yield messages
     finally:
-        _recordings.remove(messages)
+        # By identity: two recordings that began together hold equal lists.
+        _recordings[:] = [x for x in _recordings if x is not messages]
 
 
 def note_sends(label: str, source: int, sends: Sequence[tuple[int, Tensor]]) -> None:

@@ -11,15 +11,17 @@ from torch import Tensor
 
 from ..errors import PeerError
 from .base import RankTask, Work, note_sends
+from .workspace import Workspace
 
 T = TypeVar("T")
 
 
 class LoopbackWorld:
-    """The mailboxes of `size` simulated ranks."""
+    """The mailboxes of `size` simulated ranks, and their buffers."""
 
     def __init__(self, size: int) -> None:
         self.size = size
+        self.workspace = Workspace(keep=False)
         self.mail: dict[tuple[int, int], deque[tuple[str, Tensor]]] = {}
 
     def communicator(self, rank: int) -> LoopbackCommunicator:
@@ -64,6 +66,11 @@ class LoopbackCommunicator:
     def size(self) -> int:
         """Number of ranks."""
         return self._world.size
+
+    @property
+    def workspace(self) -> Workspace:
+        """Buffers of all simulated ranks, for the time of the call."""
+        return self._world.workspace
 
     def exchange(
         self,

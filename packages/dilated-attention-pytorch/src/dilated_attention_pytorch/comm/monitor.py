@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import torch.distributed as dist
-
+from .parcel import Posted
 from .progress import Progress
 
 # Of the group's timeout; what is left is for a reader, or a handler that ends the process sooner.
@@ -28,7 +27,7 @@ class _Posted:
     """An operation that the device has not finished."""
 
     words: str
-    works: Sequence[dist.Work]
+    works: Sequence[Posted]
     progress: Progress
     step: int
     timeout: float
@@ -52,7 +51,7 @@ class Monitor:
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
 
-    def watch(self, words: str, works: Sequence[dist.Work], progress: Progress) -> None:
+    def watch(self, words: str, works: Sequence[Posted], progress: Progress) -> None:
         """Log an error if the works are not finished after `SHARE` of the group's timeout.
 
         Args:

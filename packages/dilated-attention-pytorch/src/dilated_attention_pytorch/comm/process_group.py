@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -10,16 +10,19 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ..cost import Links
 from ..errors import PeerError
+from . import transports
 from .base import RankTask, Work, note_sends
 from .monitor import MONITOR
+from .parcel import Parcel, Posted, Transport
+from .point_to_point import PointToPoint
 from .progress import Progress
+from .times import Timing, mark, note_post
+from .workspace import Workspace
 
 T = TypeVar("T")
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-# Gloo matches by tag; NCCL has none and matches by the order of posting.
-_TAGS = {"key_value": 1, "key_mask": 2, "gradient": 3, "query": 4, "partial": 5, "result": 6}
 
 
 def _uncompiled(function: Function) -> Function:
@@ -43,24 +46,41 @@ def _peer_errors(words: str, progress: Progress) -> Iterator[None]:
 
 
 class _GroupWork:
-    """Works of one exchange, each with what it waits for."""
+    """Works of one exchange, each with what it waits for, and the tensors that they move."""
 
-    def __init__(self, works: Sequence[tuple[str, dist.Work]], progress: Progress) -> None:
-        self._works, self._progress = works, progress
+    def __init__(
+        self,
+        works: Sequence[tuple[str, Posted]],
+        parcels: Sequence[Parcel],
+        timing: Timing | None,
+        progress: Progress,
+    ) -> None:
+        self._works, self._parcels = works, parcels
+        self._timing, self._progress = timing, progress
 
     def ready(self) -> bool:
         return True
 
     def wait(self) -> None:
-        # A work holds its buffer, and whoever waited may hold this for longer.
+        timing, self._timing = self._timing, None
+        on_gpu = timing is not None and timing.arrived is not None
+        if timing is not None:
+            timing.needed = mark(on_gpu=on_gpu)
+        # Whoever waited may hold this for longer, and need not hold the buffers.
         works, self._works = self._works, ()
         for words, work in works:
             with _peer_errors(words, self._progress):
                 work.wait()
+        self._parcels = ()
+        if timing is not None and not on_gpu:
+            timing.arrived = mark(on_gpu=False)
 
 
 class ProcessGroupCommunicator:
-    """This process's end of a ring over a process group."""
+    """This process's end of a ring over a process group.
+
+    Communicators of one group share its buffers, its symmetric memory and what was measured.
+    """
 
     def __init__(self, group: dist.ProcessGroup) -> None:
         self._group = group
@@ -68,6 +88,9 @@ class ProcessGroupCommunicator:
         self._size = dist.get_world_size(group)
         self._progress = Progress(group, self._rank, self._size)
         self._on_gpu = dist.get_backend(group) == "nccl"
+        self._state = transports.state_of(group)
+        self._p2p = PointToPoint(group)
+        self._chosen: Mapping[str, str] = {}
         self._exchanges = 0
 
     @property
@@ -85,33 +108,115 @@ class ProcessGroupCommunicator:
         """Number of ranks in the group."""
         return self._size
 
+    @property
+    def workspace(self) -> Workspace:
+        """Buffers of the group, kept from call to call."""
+        return self._state.workspace
+
+    @property
+    def links(self) -> Links | None:
+        """What was measured on this group; None before, and where there is nothing to choose."""
+        return self._state.links
+
+    @property
+    def known(self) -> str:
+        """What this rank knows of the group's transports; the ranks make sure that it is alike."""
+        return str(self._state)
+
+    @_uncompiled
+    def prepare(self, device: torch.device, choice: str) -> None:
+        """Get the transports ready that a choice needs; collective, and quick after the first time.
+
+        Args:
+            device: where the rank's rows live.
+            choice: `auto`, `p2p` or `symmetric`, on every rank.
+
+        Raises:
+            ValueError: symmetric memory was asked for and cannot serve; on every rank. Or this
+                rank's rows moved to another GPU.
+            PeerError: a rank did not answer within the group's timeout.
+        """
+        if not self._on_gpu:
+            if choice == transports.SYMMETRIC:
+                raise ValueError(
+                    f"{transports.VARIABLE} asks for symmetric memory, which needs a group with "
+                    f"the backend nccl, got {dist.get_backend(self._group)}; unset it"
+                )
+            return
+        if choice == transports.P2P or self._size == 1:
+            return
+        words = "getting the group's transports ready"
+        with _peer_errors(words, self._progress):
+            transports.prepare(
+                self._group,
+                self._rank,
+                self._size,
+                device,
+                self._progress.timeout,
+                self._p2p,
+                lambda tensor: self._gather(tensor, words),
+                choice,
+            )
+        made = self._state.symmetric
+        if made is not None and made.device != device:
+            raise ValueError(
+                f"rows of this group lay on {made.device} in earlier calls, and are on {device} "
+                "now; keep the tensors of a rank on one device"
+            )
+        if choice == transports.SYMMETRIC and made is None:
+            raise ValueError(
+                f"{transports.VARIABLE} asks for symmetric memory, which cannot serve: "
+                f"{self._state.refusal}"
+            )
+
+    def choose(self, chosen: Mapping[str, str]) -> None:
+        """Set the transport of each label; `p2p` serves those that are not named."""
+        self._chosen = chosen
+
     def exchange(
         self,
         label: str,
         sends: Sequence[tuple[int, Tensor]],
         receives: Sequence[tuple[int, Tensor]],
     ) -> Work:
-        """Post all sends and receives as one batch of point-to-point operations."""
+        """Post all sends and receives as one batch."""
         note_sends(label, self._rank, sends)
         self._exchanges += 1
-        operations, words = [], []
-        for kind, way, pairs in (
-            (dist.isend, "to", sends),
-            (dist.irecv, "from", receives),
-        ):
-            for peer, tensor in pairs:
-                operations.append(
-                    dist.P2POp(kind, tensor, group=self._group, tag=_TAGS[label], group_peer=peer)
-                )
-                words.append(f"exchange {self._exchanges}: {label} rows {way} rank {peer}")
-        together = " and ".join(words)
+        parcels = [
+            Parcel(
+                label,
+                peer,
+                tensor,
+                leaves,
+                f"exchange {self._exchanges}: {label} rows {way} rank {peer}",
+            )
+            for leaves, way, pairs in ((True, "to", sends), (False, "from", receives))
+            for peer, tensor in pairs
+        ]
+        timing = note_post(label, sum(x.nbytes for _, x in receives), on_gpu=self._on_gpu)
+        together = " and ".join(x.words for x in parcels)
         with _peer_errors(together, self._progress):
-            works = dist.batch_isend_irecv(operations) if operations else []
+            works = self._transport(label).post(parcels) if parcels else []
         if self._on_gpu and works:
             MONITOR.watch(together, works, self._progress)
-        # NCCL makes one work of a batch, Gloo one of each operation.
-        named = words if len(works) == len(words) else [together] * len(works)
-        return _GroupWork(list(zip(named, works, strict=True)), self._progress)
+        if timing is not None and self._on_gpu:
+            timing.arrived = self._arrival(works)
+        # One work of the batch, or one of each parcel.
+        words = [x.words for x in parcels] if len(parcels) == len(works) else [together]
+        return _GroupWork(list(zip(words, works, strict=True)), parcels, timing, self._progress)
+
+    def _transport(self, label: str) -> Transport:
+        if self._chosen.get(label, transports.P2P) == transports.P2P:
+            return self._p2p
+        assert self._state.symmetric is not None, "who chose it made it"
+        return self._state.symmetric
+
+    def _arrival(self, works: Sequence[Posted]) -> Any:
+        """The moment on the device at which all is there, whatever the current stream does."""
+        with torch.cuda.stream(torch.cuda.Stream()):
+            for work in works:
+                work.wait()
+            return mark(on_gpu=True)
 
     @_uncompiled
     def gather_numbers(self, numbers: Sequence[int]) -> list[list[int]]:

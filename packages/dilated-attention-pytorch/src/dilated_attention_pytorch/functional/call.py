@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.forward_ad import unpack_dual
+from torch.autograd import forward_ad
 
 from ..kernels.options import KernelOptions
 from ..kernels.select import Request, select
 from ..layout import Layout
 from ..pattern import DilationPattern, as_ints
 from ..ring.autograd import RealRing, RingAttention, RingCall
-from ..ring.ops import EagerAttention, attention, describe, describe_cached
+from ..ring.ops import EagerAttention, attention, describe, describe_cached, unrecorded
 from ..schedule import Problem, own_problems
 from ..typing import IntArray
 from . import validation
@@ -91,10 +91,12 @@ def check_transforms(*tensors: Tensor) -> None:
             "torch.autograd.grad, and fold a dimension to map over into the batch: "
             "x.flatten(0, 1); torch.func.functional_call works"
         )
-    # torch.compile has no forward mode, and cannot trace the question.
-    if torch.compiler.is_compiling():
+    # torch.compile has no forward mode, and cannot trace the question; elsewhere a level is open
+    # where a tensor has a forward gradient.
+    closed = getattr(forward_ad, "_current_level", 0) < 0
+    if closed or torch.compiler.is_compiling():
         return
-    if any(unpack_dual(tensor).tangent is not None for tensor in tensors):
+    if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
         raise NotImplementedError(
             "dilated attention has no forward-mode derivative (torch.autograd.forward_ad); take "
             "gradients by backward() or torch.autograd.grad"
@@ -201,7 +203,7 @@ def build(
     )
     chosen = select(options.backend, request)
     drawn = seed if dropout > 0 else None
-    kernel = KernelOptions(problem, scale, chosen.part, dropout, drawn, chosen.whole)
+    kernel = KernelOptions(problem, scale, chosen.part, dropout, drawn, chosen.whole, chosen.tiles)
     return RingCall(
         kernel,
         layout,
@@ -260,11 +262,15 @@ def run_local(
         deterministic=options.deterministic,
         ring_bits=ring_bits,
     )
-    attend = EagerAttention.apply if torch.is_grad_enabled() and not compiling else attention
     out: Tensor
     lse: Tensor
     given = (query, key, value, options.key_mask, seed, scale, dropout_p, text)
-    out, lse, _, _ = attend(*given)  # type: ignore[no-untyped-call]
+    if compiling:
+        out, lse, _, _ = attention(*given)
+    elif torch.is_grad_enabled():
+        out, lse, _, _ = EagerAttention.apply(*given)  # type: ignore[no-untyped-call]
+    else:
+        out, lse, _, _ = unrecorded(attention, *given)
     if not options.return_lse:
         return out
     return out, lse.detach() if pattern.detach_mix else lse

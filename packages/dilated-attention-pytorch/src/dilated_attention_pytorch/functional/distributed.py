@@ -8,6 +8,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .. import cost
+from ..comm import transports
+from ..comm.parcel import LABELS
 from ..comm.process_group import ProcessGroupCommunicator
 from ..layout import Layout, even_lengths, make_layout
 from ..pattern import DilationPattern
@@ -36,9 +39,13 @@ def real_call(
     """
     number = next_call(comm.name)
     try:
+        asked = transports.asked()
         check_local(query, key, value, pattern, options, ring)
         drawn = seed_tensor(options.seed, query) if options.dropout_p > 0 else None
         mine, passed = _fields(query, key, value, pattern, ring, options)
+        # A rank that knows other links, or may not use what the others use, is told apart here.
+        passed["transport"] = f"{asked}; {comm.known}"
+        mine["transport"] = fingerprint(passed["transport"])
     except (TypeError, ValueError):
         agree(comm, {}, failed=True)
         raise
@@ -51,7 +58,33 @@ def real_call(
     if drawn is not None:
         seed = torch.tensor(agreed.of("seed_drawn")[0], dtype=torch.int64, device=query.device)
     real = RealRing(comm, comm.run, _backward_check(comm, number))
-    return build(query, key, pattern, options, layout, seed, ring, real, full_keys=full_keys)
+    call = build(query, key, pattern, options, layout, seed, ring, real, full_keys=full_keys)
+    comm.prepare(query.device, asked)
+    comm.choose(_transports(query, call, comm, asked))
+    return call
+
+
+def _transports(
+    query: Tensor, call: RingCall, comm: ProcessGroupCommunicator, asked: str
+) -> dict[str, str]:
+    """The transport of each kind of message; every rank finds the same."""
+    if asked == transports.SYMMETRIC:
+        return dict.fromkeys(LABELS, transports.SYMMETRIC)
+    if comm.links is None or asked == transports.P2P:
+        return {}
+    found = cost.exchanges(
+        call.options.problem,
+        call.layout,
+        replicated=call.replicated,
+        batch=query.shape[0],
+        head_dim=query.shape[3],
+        itemsize=query.element_size(),
+        buffer_shards=call.buffer_shards,
+        together=not (call.deterministic and call.layout.contiguous),
+    )
+    chosen = {one.label: cost.fastest(comm.links, one) for one in found}
+    # A mask travels with its rows.
+    return chosen | ({"key_mask": chosen["key_value"]} if "key_value" in chosen else {})
 
 
 def _fields(

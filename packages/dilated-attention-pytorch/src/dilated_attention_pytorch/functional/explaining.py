@@ -11,6 +11,7 @@ from ..kernels.select import Request, backend_names, passed_over, select
 from ..layout import Layout, make_layout
 from ..pattern import DilationPattern
 from ..schedule import Problem
+from ..schedule.gathering import steps_together
 from . import validation
 from .balance import balance_line
 from .call import RingOptions, ring_request
@@ -36,6 +37,7 @@ def explain(
     buffer_shards: int = 2,
     backend: str = "auto",
     deterministic: bool = False,
+    links: cost.Links | None = None,
 ) -> str:
     """Which backend and exchange a call takes, its FLOPs, bytes and memory, and why.
 
@@ -60,6 +62,8 @@ def explain(
         buffer_shards: as in the call.
         backend: `auto` or a name.
         deterministic: as in the call.
+        links: measured on the ring's own group (`functional.measured_links`); where None, those of
+            two H100.
 
     Raises:
         ValueError: values that the call would refuse.
@@ -101,6 +105,9 @@ def explain(
             dtype,
             deterministic=deterministic,
             alone=chosen.whole is not None,
+            transports=_transport_lines(
+                problem, rows, ring, batch_size, head_dim, dtype, place, links, deterministic
+            ),
         ),
     ]
     return "\n".join(lines)
@@ -117,6 +124,47 @@ def _why(asked: str, request: Request) -> str:
     return "the first that serves this call" + (f" ({why_not})" if why_not else "")
 
 
+def _transport_lines(
+    problem: Problem,
+    layout: Layout,
+    ring: RingOptions,
+    batch: int,
+    head_dim: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    links: cost.Links | None,
+    deterministic: bool,
+) -> list[str]:
+    """Which way each kind of row takes, how long that is predicted to take, and the other way."""
+    if device.type != "cuda":
+        return ["transport  p2p: sends and receives over Gloo, which has nothing else"]
+    known = cost.BUILT_IN if links is None else links
+    found = cost.exchanges(
+        problem,
+        layout,
+        replicated=ring.replicated,
+        batch=batch,
+        head_dim=head_dim,
+        itemsize=dtype.itemsize,
+        buffer_shards=ring.buffer_shards,
+        together=not (deterministic and layout.contiguous),
+    )
+    lines = []
+    for one in found:
+        times = [f"p2p {1e6 * known.p2p.seconds(one.nbytes, one.messages):,.1f} us"]
+        if known.symmetric is not None:
+            seconds = known.symmetric.seconds(one.nbytes, one.messages)
+            times.append(f"symmetric {1e6 * seconds:,.1f} us")
+        lines.append(
+            f"transport  {one.label}: {cost.fastest(known, one)}; at most {one.messages} messages "
+            f"of {one.nbytes:,} bytes in all at once: {', '.join(times)}"
+        )
+    if known.symmetric is None:
+        lines.append(f"           no symmetric memory: {known.refusal}")
+    lines.append(f"           (latency and bandwidth: {known.source})")
+    return lines
+
+
 def _ring_lines(
     problem: Problem,
     layout: Layout,
@@ -127,6 +175,7 @@ def _ring_lines(
     *,
     deterministic: bool,
     alone: bool,
+    transports: list[str],
 ) -> list[str]:
     size, itemsize = layout.ring_size, dtype.itemsize
     if size == 1:
@@ -144,7 +193,13 @@ def _ring_lines(
         for rank in range(size)
     ]
     own = "as a sequence of their own" if alone else "run by run, as the other ranks' rows"
-    exchange = "point-to-point ring of the rows that the receiver's queries see"
+    exchange = "rows that the receiver's queries see, one rank's at a time, the next under way"
+    together = steps_together(problem, layout, ring.buffer_shards)
+    if together > 1:
+        exchange = (
+            f"rows that the receiver's queries see, of {together} ranks in one batch: a sparse "
+            "all-gather"
+        )
     if ring.replicated:
         exchange = "float32 partial results to the owner of the queries, finished rows to all"
     elif deterministic and layout.contiguous:
@@ -154,6 +209,7 @@ def _ring_lines(
         f"{min(layout.lengths)}..{max(layout.lengths)}",
         f"own rows   {own}",
         f"exchange   {exchange}",
+        *transports,
         f"bytes      busiest rank sends {max(t.forward for t in traffic):,} forward, "
         f"{max(t.backward for t in traffic):,} backward",
     ]

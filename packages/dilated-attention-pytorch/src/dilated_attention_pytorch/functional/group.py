@@ -9,6 +9,7 @@ import numpy as np
 import torch.distributed as dist
 from torch import Tensor
 
+from ..cost import Links
 from ..typing import IntArray
 
 if TYPE_CHECKING:
@@ -86,3 +87,41 @@ def communicator(
             f"ring_size must be the group's size {found.size} or None, got {ring_size}"
         )
     return found
+
+
+def release_buffers(group: object) -> None:
+    """Free the message buffers that a ring keeps for its next call.
+
+    A ring keeps the buffers of rows that it sends and receives, so that the steps of a training
+    allocate none. They are at most twice what was in use at once, and made again when needed.
+    Symmetric memory is kept: others read it.
+
+    Args:
+        group: the ring's ProcessGroup or 1-d DeviceMesh.
+
+    Raises:
+        TypeError: neither of them.
+        ValueError: a mesh of several dimensions, or a group without this process.
+    """
+    from ..comm.process_group import ProcessGroupCommunicator
+
+    ProcessGroupCommunicator(resolve_group(group)).workspace.release()
+
+
+def measured_links(group: object) -> Links | None:
+    """Latency and bandwidth between the GPUs of a ring, as measured before its first call.
+
+    Args:
+        group: the ring's ProcessGroup or 1-d DeviceMesh.
+
+    Returns:
+        The same numbers on every rank; None before the first call, and where a group has one
+        transport alone (Gloo, several hosts, a transport named by DILATED_ATTENTION_TRANSPORT).
+
+    Raises:
+        TypeError: neither of them.
+        ValueError: a mesh of several dimensions, or a group without this process.
+    """
+    from ..comm.process_group import ProcessGroupCommunicator
+
+    return ProcessGroupCommunicator(resolve_group(group)).links

@@ -40,24 +40,26 @@ def check_tensors(query: Tensor, key: Tensor, value: Tensor) -> None:
                 f"query, key and value must be on one device, got query on {query.device} and "
                 f"{name} on {tensor.device}"
             )
-    if key.shape != value.shape:
+    shape, key_shape, value_shape = query.shape, key.shape, value.shape
+    if key_shape != value_shape:
         raise ValueError(
-            f"key and value must have one shape, got {tuple(key.shape)} and {tuple(value.shape)}"
+            f"key and value must have one shape, got {tuple(key_shape)} and {tuple(value_shape)}"
         )
     for dim, name in ((0, "batch size"), (3, "head dimension")):
-        if query.shape[dim] != key.shape[dim]:
+        if shape[dim] != key_shape[dim]:
             raise ValueError(
-                f"query and key must agree in {name}, got {query.shape[dim]} and {key.shape[dim]}"
+                f"query and key must agree in {name}, got {shape[dim]} and {key_shape[dim]}"
             )
-    b, _, heads, d = query.shape
-    if b < 1 or heads < 1 or key.shape[2] < 1 or not 1 <= d <= 256:
+    b, _, heads, d = shape
+    kv_heads = key_shape[2]
+    if b < 1 or heads < 1 or kv_heads < 1 or not 1 <= d <= 256:
         raise ValueError(
             "batch and heads must be at least 1 and head_dim in 1..256, got query shape "
-            f"{tuple(query.shape)}"
+            f"{tuple(shape)}"
         )
-    if heads % key.shape[2]:
+    if heads % kv_heads:
         raise ValueError(
-            f"query heads must be a multiple of key/value heads, got {heads} and {key.shape[2]}"
+            f"query heads must be a multiple of key/value heads, got {heads} and {kv_heads}"
         )
 
 

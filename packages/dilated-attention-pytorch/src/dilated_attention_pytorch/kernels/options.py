@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
 from ..schedule import AlignedTile, Problem, RunList
 from .carry import Carry
+
+if TYPE_CHECKING:
+    from .tiles import TileBackend
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,7 @@ class KernelOptions:
         scale: softmax scale.
         backend: which kernels compute a part of the keys.
         own: in a ring, kernels for a rank's own rows where these are a sequence of their own.
+        tiles: in a ring, kernels that stream own and received rows past tiles of own ones.
         dropout_p: probability of dropping an entry of P.
         seed: 0-d int64 tensor on the inputs' device, None without dropout.
     """
@@ -32,6 +36,7 @@ class KernelOptions:
     dropout_p: float = 0.0
     seed: Tensor | None = None
     own: WholeBackend | None = None
+    tiles: TileBackend | None = None
 
     @property
     def per_branch(self) -> bool:

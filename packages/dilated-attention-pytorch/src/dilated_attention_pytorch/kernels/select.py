@@ -22,11 +22,12 @@ from .gluon.blocks import HALF
 from .options import PartBackend, WholeBackend
 from .sdpa import launch as sdpa
 from .sdpa.plan import cuda_limit
+from .tiles import TileBackend
 
 _RING_BITS: Final = "its bits depend on where a ring is cut"
 _NOT_ALONE: Final = (
     "in a ring it takes a rank's own rows only where they are a sequence of their own: sharded, "
-    "contiguous, with shards that begin where segments do"
+    "contiguous or zigzag, with shards that begin where segments do or lie within one"
 )
 _LONGEST: Final = 2**31 - 1
 # Beyond this many cells the tables take longer to make than the attention to compute.
@@ -74,11 +75,13 @@ class Choice:
         name: its name.
         part: kernels for a part of the keys.
         whole: kernels for a whole sequence: that of the call, or in a ring the rank's own rows.
+        tiles: in a ring, kernels that stream own and received rows past tiles of own ones.
     """
 
     name: str
     part: PartBackend
     whole: WholeBackend | None = None
+    tiles: TileBackend | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,8 +251,14 @@ def _load_sdpa(device: torch.device) -> tuple[PartBackend, WholeBackend | None]:
     return _parts(device), sdpa
 
 
+def _tiles() -> TileBackend:
+    from .gluon import launch
+
+    return launch
+
+
 def _parts(device: torch.device) -> PartBackend:
-    """Kernels for the keys of other ranks, of the three backends that have none of their own."""
+    """Kernels for the keys of other ranks where a backend has none of its own for them."""
     if device.type != "cuda":
         return eager
     # Imported late: only here is triton needed.
@@ -305,7 +314,11 @@ def select(name: str, request: Request) -> Choice:
         if reason is not None:
             raise BackendError(f"backend {name!r} cannot serve this call: {reason}")
     part, whole = _BACKENDS[name].load(request.device)
-    return Choice(name, part, whole if not request.ring or _alone(request) else None)
+    if not request.ring:
+        return Choice(name, part, whole)
+    if not _alone(request):
+        return Choice(name, part)
+    return Choice(name, part, whole, _tiles() if name == "gluon" else None)
 
 
 def _alone(request: Request) -> bool:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from ..cost import BUILT_IN
+from ..cost import Link as Link
+
 
 @dataclass(frozen=True, slots=True)
 class GPU:
@@ -21,14 +24,6 @@ class GPU:
     note: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
-    """A transfer of x bytes takes `latency + x / bandwidth` seconds in one direction."""
-
-    latency: float
-    bandwidth: float
-
-
 GPUS: Final = {
     "h200": GPU("NVIDIA H200", 141 * 10**9),
     "h100": GPU(
@@ -38,6 +33,4 @@ GPUS: Final = {
     ),
 }
 
-# NCCL's send and receive between two H100 over 18 NVLink 4 links moved 8, 64 and 256 MiB at 145,
-# 262 and 299 GB/s in each direction; this line meets the three within 4 %.
-NVLINK: Final = Link(latency=31e-6, bandwidth=311e9)
+NVLINK: Final = BUILT_IN.p2p

@@ -69,6 +69,7 @@ FIELDS = (
     "dropout_p",
     "seed",
     "backend",
+    "transport",
     "deterministic",
     "requires_grad",
     "rows",

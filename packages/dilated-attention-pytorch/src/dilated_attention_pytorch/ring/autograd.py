@@ -72,6 +72,9 @@ class RingCall:
         """A copy of a rank's rows: a rank holds its own rows and nothing else."""
         if self.layout.ring_size == 1 and self.layout.contiguous:
             return tensor
+        if self.layout.contiguous:
+            begin, length = sum(self.layout.lengths[:rank]), self.layout.lengths[rank]
+            return tensor.narrow(dim, begin, length).clone(memory_format=torch.contiguous_format)
         rows = rank_rows(self.layout, rank, tensor.device)
         return tensor.index_select(dim, rows)
 
@@ -79,6 +82,8 @@ class RingCall:
         """The inverse of `own`: all ranks' rows in global order."""
         if self.layout.ring_size == 1 and self.layout.contiguous:
             return parts[0]
+        if self.layout.contiguous:
+            return torch.cat(parts, dim)
         shape = list(parts[0].shape)
         shape[dim] = self.layout.n
         whole = parts[0].new_empty(shape)

@@ -7,50 +7,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..comm import Communicator, RankTask, Work
+from ..comm import Communicator, RankTask, Workspace
 from ..kernels.carry import compute_dtype
 from ..kernels.options import KernelOptions, KeyGradient, KeyPart, QuerySide, Result
-from ..schedule import RankPlan, Round, RunList
+from ..schedule import RankPlan, RunList
 from .alone import whole_sequence
+from .homeward import Homeward, go_home
 from .lanes import backward_terms
-from .packing import add_back, block_shapes, flat_size, part_ways, views
-from .shard import Shard, Transfer, arrive, collect
+from .packing import add_back, block_shapes, flat_size, views
+from .shard import Shard, Transfer, arrive, collect, depart
 from .shifted import fetch_queries, return_gradients
+from .tiled import backward_tiled, of_rank
 
 Gradients = tuple[Tensor, Tensor, Tensor]
-
-
-class _Homeward:
-    """The return of one round's gradients, posted on construction: float32 (or float64) rows."""
-
-    def __init__(
-        self,
-        plan: RankPlan,
-        planned: Round,
-        gradient: Tensor | None,
-        dkey: Tensor,
-        comm: Communicator,
-    ) -> None:
-        b, _, _, d = dkey.shape
-        self._plan, self._sent = plan, planned.sent
-        self._gradient = gradient
-        self._flat: Tensor | None = None
-        sends: list[tuple[int, Tensor]] = []
-        receives: list[tuple[int, Tensor]] = []
-        if gradient is not None:
-            sends.append((planned.source, gradient))
-        if planned.sent is not None:
-            size = flat_size(block_shapes(planned.sent, plan.classes, b, d))
-            self._flat = dkey.new_empty(size)
-            receives.append((planned.target, self._flat))
-        self.works: list[Work] = []
-        if sends or receives:
-            self.works.append(comm.exchange("gradient", sends, receives))
-
-    def add_to(self, dkey: Tensor, dvalue: Tensor) -> None:
-        """Add what came home; rounds are added in their own order, so sums are repeatable."""
-        if self._sent is not None and self._flat is not None:
-            add_back(self._sent, self._plan.classes, self._flat, dkey, dvalue)
 
 
 def differentiate(
@@ -88,10 +57,16 @@ def backward_rank(
     alone = whole_sequence(plan, options)
     if alone is not None and plan.isolated:
         return alone.backward(shard, dout, dlse, result)
+    tiled = of_rank(plan, options, shard)
+    if tiled is not None:
+        found: Gradients = yield from backward_tiled(
+            plan, tiled, shard, result, dout, dlse, options, comm
+        )
+        return found
     dtype = compute_dtype(shard.query.dtype)
     lse, delta = backward_terms(dout, dlse, result, options)
     queries = yield from fetch_queries(plan, shard.query, comm)
-    ahead = [Transfer(plan, x, shard, comm) for x in plan.groups[0]] if plan.groups else []
+    ahead = depart(plan, 0, shard, comm)
     if alone is not None:
         dquery, dkey, dvalue = alone.backward(shard, dout, dlse, result, wide=True)
     else:
@@ -104,20 +79,16 @@ def backward_rank(
     if alone is None:
         own = KeyPart(shard.key, shard.value, shard.key_mask)
         differentiate(side, shifted, [own], (plan.local_runs(),), [(dkey, dvalue)], options)
-    home: list[_Homeward] = []
-    for index, planned in enumerate(plan.groups):
-        transfers, ahead = ahead, []
-        if index + 1 < len(plan.groups):
-            ahead = [Transfer(plan, x, shard, comm) for x in plan.groups[index + 1]]
+    home: list[Homeward] = []
+    for index in range(len(plan.groups)):
+        transfers, ahead = ahead, depart(plan, index + 1, shard, comm)
         yield from arrive(transfers)
-        gradients = _gradients(plan, index, transfers, side, shifted, dkey, options)
+        gradient = _gradient(plan, index, transfers, side, shifted, dkey, options, comm.workspace)
         del transfers
-        yield from _come_home(home, dkey, dvalue)
-        home = [
-            _Homeward(plan, x, gradients.pop(0) if x.received is not None else None, dkey, comm)
-            for x in planned
-        ]
-    yield from _come_home(home, dkey, dvalue)
+        yield from _come_home(plan, home, dkey, dvalue)
+        home = go_home(plan, index, gradient, dkey, comm)
+        del gradient
+    yield from _come_home(plan, home, dkey, dvalue)
     answered = {branch: side.dquery for branch, side in shifted.items()}
     yield from return_gradients(plan, answered, side.dquery, comm)
     source = shard.query.dtype
@@ -129,14 +100,18 @@ def _zeros(like: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros(like.shape, dtype=dtype, device=like.device)
 
 
-def _come_home(home: list[_Homeward], dkey: Tensor, dvalue: Tensor) -> RankTask[None]:
+def _come_home(
+    plan: RankPlan, home: list[Homeward], dkey: Tensor, dvalue: Tensor
+) -> RankTask[None]:
+    """Rounds are added in their own order, so sums are repeatable."""
     while home:
         one = home.pop(0)
         yield from one.works
-        one.add_to(dkey, dvalue)
+        if one.sent is not None and one.arrived is not None:
+            add_back(one.sent, plan.classes, one.arrived, dkey, dvalue)
 
 
-def _gradients(
+def _gradient(
     plan: RankPlan,
     group: int,
     transfers: list[Transfer],
@@ -144,14 +119,15 @@ def _gradients(
     shifted: dict[int, QuerySide],
     dkey: Tensor,
     options: KernelOptions,
-) -> list[Tensor]:
-    """Gradients of the keys and values of each message of a group, packed as the message is."""
+    workspace: Workspace,
+) -> Tensor | None:
+    """Gradients of the keys and values received in a group, as they were gathered."""
     parts = collect(plan, group, transfers)
     if not parts:
-        return []
+        return None
     b, _, _, d = dkey.shape
     gathered = plan.gathered(group)
     shapes = block_shapes(gathered, plan.classes, b, d)
-    flat = dkey.new_zeros(flat_size(shapes))
+    flat = workspace.empty(flat_size(shapes), dkey.dtype, dkey.device).zero_()
     differentiate(side, shifted, parts, plan.remote_runs(group), views(flat, shapes), options)
-    return [flat] if len(gathered.places) == 1 else part_ways(gathered, flat, b, d)
+    return flat

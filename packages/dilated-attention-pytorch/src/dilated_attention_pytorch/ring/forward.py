@@ -12,8 +12,9 @@ from ..kernels.options import KernelOptions, KeyPart, Result
 from ..schedule import RankPlan, RunList
 from .alone import whole_sequence
 from .lanes import finish
-from .shard import Shard, Transfer, arrive, collect
+from .shard import Shard, arrive, collect, depart
 from .shifted import fetch_queries
+from .tiled import forward_tiled, of_rank
 
 
 def attend(
@@ -45,8 +46,12 @@ def forward_rank(
     alone = whole_sequence(plan, options)
     if alone is not None and plan.isolated:
         return alone.forward(shard)
+    tiled = of_rank(plan, options, shard)
+    if tiled is not None:
+        result: Result = yield from forward_tiled(plan, tiled, shard, options, comm)
+        return result
     shifted = yield from fetch_queries(plan, shard.query, comm)
-    ahead = [Transfer(plan, x, shard, comm) for x in plan.groups[0]] if plan.groups else []
+    ahead = depart(plan, 0, shard, comm)
     if alone is not None:
         found = alone.forward(shard, wide=True)
         carry = Carry.resume(found.out, found.lse)
@@ -55,9 +60,7 @@ def forward_rank(
         own = KeyPart(shard.key, shard.value, shard.key_mask)
         attend(shard.query, shifted, [own], (plan.local_runs(),), carry, options)
     for index in range(len(plan.groups)):
-        transfers, ahead = ahead, []
-        if index + 1 < len(plan.groups):
-            ahead = [Transfer(plan, x, shard, comm) for x in plan.groups[index + 1]]
+        transfers, ahead = ahead, depart(plan, index + 1, shard, comm)
         yield from arrive(transfers)
         parts = collect(plan, index, transfers)
         if parts:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ..kernels import gluon
 from ..kernels.options import KernelOptions, Result
 from ..kernels.select import Request, select
 from ..layout import Layout
@@ -79,6 +81,42 @@ def _problem(n: int, num_heads: int, num_kv_heads: int, text: str) -> Problem:
     return Problem(pattern, n, num_heads, num_kv_heads, is_causal, cu_seqlens)
 
 
+@lru_cache(maxsize=256)
+def _prepared(
+    shape: tuple[int, ...],
+    num_kv_heads: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    masked: bool,
+    scale: float,
+    dropout_p: float,
+    text: str,
+    failed: int,
+) -> RingCall:
+    """A call but for its mask and seed; `failed` kernels have refused to run by now."""
+    del failed
+    n, num_heads, head_dim = shape
+    problem = _problem(n, num_heads, num_kv_heads, text)
+    _, (_, _, backend, deterministic, ring_bits) = _parse(text)
+    request = Request(
+        problem,
+        dtype,
+        device,
+        head_dim,
+        ring_bits=ring_bits,
+        key_mask=masked,
+        dropout=dropout_p > 0,
+        deterministic=deterministic,
+    )
+    chosen = select(backend, request)
+    return RingCall(
+        KernelOptions(problem, scale, chosen.part, dropout_p),
+        Layout((n,)),
+        deterministic=deterministic,
+        whole=chosen.whole,
+    )
+
+
 def _call(
     query: Tensor,
     key: Tensor,
@@ -88,29 +126,20 @@ def _call(
     dropout_p: float,
     text: str,
 ) -> RingCall:
-    problem = _problem(query.shape[1], query.shape[2], key.shape[2], text)
-    _, (_, _, backend, deterministic, ring_bits) = _parse(text)
-    request = Request(
-        problem,
-        query.dtype,
-        query.device,
-        query.shape[3],
-        ring_bits=ring_bits,
-        key_mask=key_mask is not None,
-        dropout=dropout_p > 0,
-        deterministic=deterministic,
-    )
-    chosen = select(backend, request)
-    return RingCall(
-        KernelOptions(problem, scale, chosen.part, dropout_p, seed),
-        Layout((problem.n,)),
-        key_mask=key_mask,
-        deterministic=deterministic,
-        whole=chosen.whole,
-    )
+    _, *shape = query.shape
+    masked = key_mask is not None
+    call = _prepared(
+        tuple(shape), key.shape[2], query.dtype, query.device, masked, scale, dropout_p, text,
+        len(gluon.failures),
+    )  # fmt: skip
+    if key_mask is None and seed is None:
+        return call
+    return replace(call, key_mask=key_mask, options=replace(call.options, seed=seed))
 
 
 def _observed(compute: Callable[..., Any], *arguments: Any) -> Any:
+    if not observers:
+        return compute(*arguments)
     with ExitStack() as stack:
         for mode in observers:
             stack.enter_context(mode)
@@ -203,7 +232,10 @@ def _backward(
     saved = ctx.saved_tensors
     if dout is None:
         dout = torch.zeros_like(saved[5])
-    return (*attention_backward(*saved, dout, dlse, *ctx.numbers), *(None,) * 5)
+    given = (*saved, dout, dlse, *ctx.numbers)
+    recorded = torch.is_grad_enabled() or torch.compiler.is_compiling()
+    gradients = attention_backward(*given) if recorded else unrecorded(attention_backward, *given)
+    return (*gradients, *(None,) * 5)
 
 
 def _second_derivative(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -217,6 +249,12 @@ attention.register_autograd(_backward, setup_context=_setup_context)
 attention_backward.register_autograd(_second_derivative)
 
 
+def unrecorded(op: Callable[..., Any], *inputs: Any) -> Any:
+    """An op where autograd is off, without the wrapping of `register_autograd`."""
+    with torch._C._AutoDispatchBelowAutograd():
+        return op(*inputs)
+
+
 class EagerAttention(torch.autograd.Function):
     """`attention` with the same autograd, without the wrapping of `register_autograd`.
 
@@ -226,7 +264,7 @@ class EagerAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
         """The op; autograd is off here, so that it does not record itself."""
-        output: tuple[Tensor, ...] = attention(*inputs)
+        output: tuple[Tensor, ...] = unrecorded(attention, *inputs)
         _setup_context(ctx, inputs, output)
         return output
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..comm import Workspace
 from ..kernels.options import KeyPart
 from ..schedule import Gathered, KeyClass, Message
 from .indexing import index_tensor
@@ -72,18 +73,24 @@ def head_index(key_class: KeyClass, device: torch.device) -> Tensor:
     return torch.tensor(key_class.heads, device=device)
 
 
-def pack(message: Message, classes: tuple[KeyClass, ...], key: Tensor, value: Tensor) -> Tensor:
-    """Copy the message's rows out of a shard's key and value."""
+def pack(
+    message: Message,
+    classes: tuple[KeyClass, ...],
+    key: Tensor,
+    value: Tensor,
+    into: Tensor,
+) -> Tensor:
+    """Copy the message's rows out of a shard's key and value into a flat buffer."""
     b, _, heads, d = key.shape
     at = _places(message, classes, heads, key.device)
-    packed = key.new_empty((2, b, len(at), d))
+    packed = into.view(2, b, len(at), d)
     for tensor, out in zip((key, value), packed, strict=True):
         if tensor.stride(1) == heads * tensor.stride(2):
             torch.index_select(tensor.flatten(1, 2), 1, at, out=out)
         else:
             places = [None, (at // heads).long(), (at % heads).long()]
             torch.ops.aten.index.Tensor_out(tensor, places, out=out)
-    return packed.view(-1)
+    return into
 
 
 def add_back(
@@ -106,9 +113,12 @@ def _mask_rows(message: Message, device: torch.device) -> Tensor:
     return index_tensor(np.concatenate(message.rows), device)
 
 
-def pack_mask(message: Message, key_mask: Tensor) -> Tensor:
+def pack_mask(message: Message, key_mask: Tensor, workspace: Workspace) -> Tensor:
     """The key mask of the message's rows, one byte a row and class: (b, rows of all classes)."""
-    return key_mask[:, _mask_rows(message, key_mask.device)].to(torch.uint8).flatten()
+    at = _mask_rows(message, key_mask.device)
+    flat = workspace.empty(mask_size(message, len(key_mask)), torch.uint8, key_mask.device)
+    torch.index_select(key_mask.view(torch.uint8), 1, at, out=flat.view(len(key_mask), -1))
+    return flat
 
 
 def mask_size(message: Message, batch: int) -> int:
@@ -147,27 +157,39 @@ def _gathered_rows(gathered: Gathered, device: torch.device) -> tuple[Tensor, ..
     return tuple(index_tensor(places, device) for places in gathered.row_places)
 
 
-def join(gathered: Gathered, flats: Sequence[Tensor], batch: int, head_dim: int) -> Tensor:
+def join(
+    gathered: Gathered, flats: Sequence[Tensor], batch: int, head_dim: int, workspace: Workspace
+) -> Tensor:
     """Packed messages as one buffer of their rows in the gathered order."""
     places = _gathered_places(gathered, flats[0].device)
-    rows = sum(len(x) for x in places)
-    joined = flats[0].new_empty((2, batch, rows, head_dim))
+    size = sum(flat.numel() for flat in flats)
+    joined = workspace.empty(size, flats[0].dtype, flats[0].device)
+    rows = joined.view(2, batch, -1, head_dim)
     for flat, at in zip(flats, places, strict=True):
-        joined.index_copy_(2, at, flat.view(2, batch, -1, head_dim))
-    return joined.view(-1)
+        rows.index_copy_(2, at, flat.view(2, batch, -1, head_dim))
+    return joined
 
 
-def join_masks(gathered: Gathered, flats: Sequence[Tensor], batch: int) -> Tensor:
+def join_masks(
+    gathered: Gathered, flats: Sequence[Tensor], batch: int, workspace: Workspace
+) -> Tensor:
     """Packed masks likewise."""
     places = _gathered_rows(gathered, flats[0].device)
-    joined = flats[0].new_empty((batch, sum(len(x) for x in places)))
+    joined = workspace.empty(sum(x.numel() for x in flats), torch.uint8, flats[0].device)
+    rows = joined.view(batch, -1)
     for flat, at in zip(flats, places, strict=True):
-        joined.index_copy_(1, at, flat.view(batch, -1))
-    return joined.view(-1)
+        rows.index_copy_(1, at, flat.view(batch, -1))
+    return joined
 
 
-def part_ways(gathered: Gathered, joined: Tensor, batch: int, head_dim: int) -> list[Tensor]:
-    """The inverse of `join`: one packed buffer for each message."""
+def part_ways(
+    gathered: Gathered, joined: Tensor, batch: int, head_dim: int, workspace: Workspace
+) -> list[Tensor]:
+    """The inverse of `join`: a part of one buffer for each message."""
     places = _gathered_places(gathered, joined.device)
+    whole = workspace.empty(joined.numel(), joined.dtype, joined.device)
+    parts = whole.split([2 * batch * len(at) * head_dim for at in places])
     rows = joined.view(2, batch, -1, head_dim)
-    return [rows.index_select(2, at).view(-1) for at in places]
+    for at, part in zip(places, parts, strict=True):
+        torch.index_select(rows, 2, at, out=part.view(2, batch, len(at), head_dim))
+    return list(parts)

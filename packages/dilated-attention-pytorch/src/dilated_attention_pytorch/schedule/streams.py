@@ -26,13 +26,20 @@ from .sharing import Ranges, ranges_of
 
 Int32Array = npt.NDArray[np.int32]
 
+# Of an edge's halves: causality hides nothing of it.
+FREE = 4
+
 
 class View(NamedTuple):
-    """Rows `residue + rate * i`, `residue < residues` and `i < rows`, of a sequence."""
+    """Rows `residue + rate * i`, `residue < residues` and `i < rows`, of a sequence.
+
+    `source` is 0 for the sequence whose tiles they are for, 1 for rows received beside it.
+    """
 
     rate: int
     residues: int
     rows: int
+    source: int = 0
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -48,7 +55,7 @@ class StreamTable:
             row `row + j * block + x` of the residue modulo the rate; each counts `weight` times.
         edges: (M, 8) of (first position, rate, view, weight, halves, begin, end, member). Of the
             block's positions those in begin:end count, for the halves whose bit is set, less what
-            causality hides.
+            causality hides; nothing where the bit FREE is set.
         views: what the streams are read through.
         covered: every row of every head is in some tile; others see no key.
         executed: pairs that a kernel computes that works in whole blocks.
@@ -172,20 +179,20 @@ class _Streams:
         self._add_edges(ranges, base, halves, full_end, end, keys)
 
 
-def _collect(columns: list[IntArray], tiles: int) -> tuple[IntArray, IntArray]:
+def collect(columns: list[IntArray], tiles: int) -> tuple[IntArray, IntArray]:
     """Rows sorted by tile, without their tile, and (tiles + 1,) where each tile's rows begin."""
     rows = np.concatenate(columns) if columns else np.zeros((0, 9), dtype=np.int64)
     rows = rows[np.argsort(rows[:, 0], kind="stable")]
     return rows[:, 1:], np.searchsorted(rows[:, 0], np.arange(tiles + 1))
 
 
-def _interleaved(edges: IntArray, bounds: IntArray) -> tuple[IntArray, IntArray]:
+def interleaved(edges: IntArray, bounds: IntArray) -> tuple[IntArray, IntArray]:
     """Edges of each tile, both halves' first, then those of one half by turns with the other's.
 
     Also (tiles, 2): where the first edge that is not for half h comes, or the tile's end.
     """
     tile = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
-    who = edges[:, 4]
+    who = edges[:, 4] & 3
     turn = np.zeros(len(edges), dtype=np.int64)
     for half in (1, 2, 3):
         mine = np.flatnonzero(who == half)
@@ -275,9 +282,9 @@ def _assemble(
     half: int,
     covered: bool,
 ) -> StreamTable:
-    pieces, piece_bounds = _collect(streams.pieces, made)
-    edges, edge_bounds = _collect(streams.edges, made)
-    edges, own_ends = _interleaved(edges, edge_bounds)
+    pieces, piece_bounds = collect(streams.pieces, made)
+    edges, edge_bounds = collect(streams.edges, made)
+    edges, own_ends = interleaved(edges, edge_bounds)
     rows = np.concatenate(tiles) if tiles else np.zeros((0, 5), dtype=np.int64)
     whole = np.concatenate([[0], np.cumsum(pieces[:, 0])])
     work = np.diff(whole[piece_bounds]) + np.diff(edge_bounds)

@@ -21,10 +21,13 @@ from .tile import (
     half_rows,
     load_half,
     own_edges,
+    own_parts,
     piece_blocks,
     produce,
     product,
+    product_parts,
     record,
+    result_rows,
     store_half,
     tile_edges,
     tile_pieces,
@@ -59,6 +62,10 @@ def _consume(
     load_half(key_ptr, key_row, start, step, rows, sign, key, HEAD, HALF, D)
     load_half(value_ptr, value_row, start, step, rows, 1.0, value, HEAD, HALF, D)
     fence_async_shared()
+    gl.thread_barrier()
+    key = own_parts(key, HEAD, D, score_layout)
+    value = own_parts(value, HEAD, D, score_layout)
+    PARTS: gl.constexpr = product_parts(HEAD, D)
     dkey = gl.zeros([HALF, D], gl.float32, layout=out_layout)
     dvalue = gl.zeros([HALF, D], gl.float32, layout=out_layout)
     begin, end = tile_pieces(table)
@@ -75,7 +82,7 @@ def _consume(
         s = product(key, streamed, 0, BLOCK, HALF, D, score_layout)
         dp = product(value, streamed, STAGES, BLOCK, HALF, D, score_layout)
         lse = gl.expand_dims(statistics.index(0).load(columns), 0)
-        s = warpgroup_mma_wait(1, deps=(s,))
+        s = warpgroup_mma_wait(PARTS, deps=(s,))
         p = gl.where(seen, gl.exp2(s * log2_scale - lse), 0.0)
         p16 = gl.convert_layout(p.to(dtype), left)
         dvalue = add_rows(dvalue, p16, streamed, STAGES, BLOCK, D)
@@ -94,7 +101,7 @@ def _consume(
             dkey = add_rows(dkey, ds16, streamed, before, BLOCK, D)
             dp = product(value, streamed, STAGES + stage, BLOCK, HALF, D, score_layout)
             lse = gl.expand_dims(statistics.index(stage).load(columns), 0)
-            s, dkey = warpgroup_mma_wait(1, deps=(s, dkey))
+            s, dkey = warpgroup_mma_wait(PARTS, deps=(s, dkey))
             mbarrier.arrive(free.index(before), count=1)
             p = gl.exp2(s * log2_scale - lse)
             p16 = gl.convert_layout(p.to(dtype), left)
@@ -114,7 +121,7 @@ def _consume(
             dkey = add_rows(dkey, ds16, streamed, before, BLOCK, D)
             dp = product(value, streamed, STAGES + stage, BLOCK, HALF, D, score_layout)
             lse = gl.expand_dims(statistics.index(stage).load(columns), 0)
-            s, dkey = warpgroup_mma_wait(1, deps=(s, dkey))
+            s, dkey = warpgroup_mma_wait(PARTS, deps=(s, dkey))
             mbarrier.arrive(free.index(before), count=1)
             seen = visible_of_edge(start, step, entry, True, CAUSAL, HALF, BLOCK, score_layout)
             p = gl.where(seen, gl.exp2(s * log2_scale - lse), 0.0)
@@ -141,7 +148,7 @@ def _consume(
             dp = product(value, streamed, STAGES + stage, BLOCK, HALF, D, score_layout)
             lse = gl.expand_dims(statistics.index(stage).load(columns), 0)
             seen = visible_of_edge(start, step, entry, True, CAUSAL, HALF, BLOCK, score_layout)
-            s = warpgroup_mma_wait(1, deps=(s,))
+            s = warpgroup_mma_wait(PARTS, deps=(s,))
             p = gl.where(seen, gl.exp2(s * log2_scale - lse), 0.0)
             p16 = gl.convert_layout(p.to(dtype), left)
             dvalue = add_rows(dvalue, p16, streamed, STAGES + stage, BLOCK, D)
@@ -153,6 +160,7 @@ def _consume(
             dkey, dvalue = warpgroup_mma_wait(0, deps=(dkey, dvalue))
         mbarrier.arrive(free.index(stage), count=1)
         i += 1
+    start, step = result_rows(table, c)
     store_half(dvalue_ptr, dvalue, start, step, rows, out_row, HEAD, HALF, D, out_layout)
     store_half(dkey_ptr, dkey * scale, start, step, rows, out_row, HEAD, HALF, D, out_layout)
 
@@ -161,13 +169,16 @@ def _consume(
 def dkey_dvalue_kernel(
     key_ptr, value_ptr, lse_ptr, delta_ptr, dkey_ptr, dvalue_ptr, table,
     key_batch, key_row, key_head, value_batch, value_row, value_head,
-    length, heads, group, log2_scale,
+    out_batch, out_row, out_head, length, heads, group, log2_scale,
     q0, q1, q2, q3, q4, q5, q6, q7, q8, q9, q10, q11,
     o0, o1, o2, o3, o4, o5, o6, o7, o8, o9, o10, o11,
     VIEWS: gl.constexpr, BLOCK: gl.constexpr, HALF: gl.constexpr, D: gl.constexpr,
     HEAD: gl.constexpr, STAGES: gl.constexpr, CAUSAL: gl.constexpr,
 ):  # fmt: skip
-    """dk and dv, each (b, n, H_kv, d), summed over the group's query heads."""
+    """dk and dv, rows of d elements with the given strides, summed over the group's query heads.
+
+    `length` is that of the queries; rows of keys may be of another sequence.
+    """
     query_views = (q0, q1, q2, q3, q4, q5, q6, q7, q8, q9, q10, q11)
     dout_views = (o0, o1, o2, o3, o4, o5, o6, o7, o8, o9, o10, o11)
     dtype: gl.constexpr = q0.dtype
@@ -185,10 +196,8 @@ def dkey_dvalue_kernel(
     value_ptr += batch * value_batch + head.to(gl.int64) * value_head
     lse_ptr += batch * heads * length
     delta_ptr += batch * heads * length
-    key_heads = heads // group
-    dkey_ptr += (batch * length * key_heads + head) * HEAD
-    dvalue_ptr += (batch * length * key_heads + head) * HEAD
-    out_row = key_heads * HEAD
+    dkey_ptr += batch * out_batch + head.to(gl.int64) * out_head
+    dvalue_ptr += batch * out_batch + head.to(gl.int64) * out_head
     gl.warp_specialize(
         [
             (

@@ -20,9 +20,13 @@ from .tile import (
     barriers,
     half_rows,
     load_half,
+    load_partial,
+    load_weight,
     own_edges,
+    own_parts,
     produce,
     product,
+    product_parts,
     record,
     store_half,
     tile_edges,
@@ -37,7 +41,7 @@ def _consume(
     c: gl.constexpr, query_ptr, query_row, dout_ptr, dout_row, lse_ptr, delta_ptr, dquery_ptr,
     out_row, table, own, streamed, ready, free, log2_scale,
     BLOCK: gl.constexpr, HALF: gl.constexpr, D: gl.constexpr, HEAD: gl.constexpr,
-    STAGES: gl.constexpr, CAUSAL: gl.constexpr,
+    STAGES: gl.constexpr, CAUSAL: gl.constexpr, RESUME: gl.constexpr,
 ):  # fmt: skip
     score_layout: gl.constexpr = gl.NVMMADistributedLayout(
         version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, BLOCK, 16]
@@ -57,6 +61,10 @@ def _consume(
     load_half(query_ptr, query_row, start, step, rows, sign, query, HEAD, HALF, D)
     load_half(dout_ptr, dout_row, start, step, rows, 1.0, dout, HEAD, HALF, D)
     fence_async_shared()
+    gl.thread_barrier()
+    query = own_parts(query, HEAD, D, score_layout)
+    dout = own_parts(dout, HEAD, D, score_layout)
+    PARTS: gl.constexpr = product_parts(HEAD, D)
     row = gl.arange(0, HALF, layout=gl.SliceLayout(1, score_layout))
     position = start + row * step
     lse = gl.expand_dims(gl.load(lse_ptr + position, mask=row < rows, other=float("inf")), 1)
@@ -71,31 +79,31 @@ def _consume(
         piece = begin < end
         entry = table + gl.where(piece, begin, edge)
         seen = visible_first(start, step, entry, piece, False, CAUSAL, HALF, BLOCK, score_layout)
-        bias = gl.log2(gl.load(entry + gl.where(piece, 1, 3)).to(gl.float32))
+        bias = load_weight(entry + gl.where(piece, 1, 3), 0)
         mbarrier.wait(ready.index(0), 0)
         s = product(query, streamed, 0, BLOCK, HALF, D, score_layout)
         dp = product(dout, streamed, STAGES, BLOCK, HALF, D, score_layout)
-        s = warpgroup_mma_wait(1, deps=(s,))
+        s = warpgroup_mma_wait(PARTS, deps=(s,))
         p = gl.exp2(s * log2_scale - (lse - bias))
         dp = warpgroup_mma_wait(0, deps=(dp,))
         ds = gl.where(seen, p * (dp - delta), 0.0)
-        ds16 = gl.convert_layout(ds.to(dtype), left)
         edge += gl.where(piece, 0, 8)
         i = 1
         for at in range(begin, end, 8):
-            biased = lse - gl.log2(gl.load(table + at + 1).to(gl.float32))
+            biased = lse - load_weight(table + at, 1)
             for _ in range(gl.where(at == begin, 1, 0), gl.load(table + at)):
                 stage = i % STAGES
                 mbarrier.wait(ready.index(stage), (i // STAGES) & 1)
                 s = product(query, streamed, stage, BLOCK, HALF, D, score_layout)
+                ds16 = gl.convert_layout(ds.to(dtype), left)
                 dquery = add_rows(dquery, ds16, streamed, (i - 1) % STAGES, BLOCK, D)
                 dp = product(dout, streamed, STAGES + stage, BLOCK, HALF, D, score_layout)
-                s = warpgroup_mma_wait(2, deps=(s,))
+                s = warpgroup_mma_wait(1 + PARTS, deps=(s,))
                 p = gl.exp2(s * log2_scale - biased)
-                dquery = warpgroup_mma_wait(1, deps=(dquery,))
+                dquery = warpgroup_mma_wait(PARTS, deps=(dquery,))
                 mbarrier.arrive(free.index((i - 1) % STAGES), count=1)
                 dp = warpgroup_mma_wait(0, deps=(dp,))
-                ds16 = gl.convert_layout((p * (dp - delta)).to(dtype), left)
+                ds = p * (dp - delta)
                 i += 1
         start, step, rows = half_rows(table, c)
         for at in range(edge, own_end, 8):
@@ -103,18 +111,19 @@ def _consume(
             stage = i % STAGES
             mbarrier.wait(ready.index(stage), (i // STAGES) & 1)
             s = product(query, streamed, stage, BLOCK, HALF, D, score_layout)
+            ds16 = gl.convert_layout(ds.to(dtype), left)
             dquery = add_rows(dquery, ds16, streamed, (i - 1) % STAGES, BLOCK, D)
             dp = product(dout, streamed, STAGES + stage, BLOCK, HALF, D, score_layout)
             seen = visible_of_edge(start, step, entry, False, CAUSAL, HALF, BLOCK, score_layout)
-            bias = gl.log2(gl.load(entry + 3).to(gl.float32))
-            s = warpgroup_mma_wait(2, deps=(s,))
+            bias = load_weight(entry, 3)
+            s = warpgroup_mma_wait(1 + PARTS, deps=(s,))
             p = gl.exp2(s * log2_scale - (lse - bias))
-            dquery = warpgroup_mma_wait(1, deps=(dquery,))
+            dquery = warpgroup_mma_wait(PARTS, deps=(dquery,))
             mbarrier.arrive(free.index((i - 1) % STAGES), count=1)
             dp = warpgroup_mma_wait(0, deps=(dp,))
             ds = gl.where(seen, p * (dp - delta), 0.0)
-            ds16 = gl.convert_layout(ds.to(dtype), left)
             i += 1
+        ds16 = gl.convert_layout(ds.to(dtype), left)
         dquery = add_rows(dquery, ds16, streamed, (i - 1) % STAGES, BLOCK, D)
         dquery = warpgroup_mma_wait(0, deps=(dquery,))
         mbarrier.arrive(free.index((i - 1) % STAGES), count=1)
@@ -128,8 +137,8 @@ def _consume(
             s = product(query, streamed, stage, BLOCK, HALF, D, score_layout)
             dp = product(dout, streamed, STAGES + stage, BLOCK, HALF, D, score_layout)
             seen = visible_of_edge(start, step, entry, False, CAUSAL, HALF, BLOCK, score_layout)
-            bias = gl.log2(gl.load(entry + 3).to(gl.float32))
-            s = warpgroup_mma_wait(1, deps=(s,))
+            bias = load_weight(entry, 3)
+            s = warpgroup_mma_wait(PARTS, deps=(s,))
             p = gl.exp2(s * log2_scale - (lse - bias))
             dp = warpgroup_mma_wait(0, deps=(dp,))
             ds = gl.where(seen, p * (dp - delta), 0.0)
@@ -138,7 +147,10 @@ def _consume(
             dquery = warpgroup_mma_wait(0, deps=(dquery,))
         mbarrier.arrive(free.index(stage), count=1)
         i += 1
-    store_half(dquery_ptr, dquery * scale, start, step, rows, out_row, HEAD, HALF, D, out_layout)
+    dquery = dquery * scale
+    if RESUME:
+        dquery += load_partial(dquery_ptr, start, step, rows, out_row, HEAD, HALF, D, out_layout)
+    store_half(dquery_ptr, dquery, start, step, rows, out_row, HEAD, HALF, D, out_layout)
 
 
 @gluon.jit
@@ -149,10 +161,12 @@ def dquery_kernel(
     k0, k1, k2, k3, k4, k5, k6, k7, k8, k9, k10, k11,
     v0, v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, v11,
     VIEWS: gl.constexpr, BLOCK: gl.constexpr, HALF: gl.constexpr, D: gl.constexpr,
-    HEAD: gl.constexpr, STAGES: gl.constexpr,
-    CAUSAL: gl.constexpr,
+    HEAD: gl.constexpr, STAGES: gl.constexpr, CAUSAL: gl.constexpr, RESUME: gl.constexpr,
 ):  # fmt: skip
-    """dq (b, n, H, d), contiguous; lse and delta are (b, H, n)."""
+    """dq (b, n, H, d), contiguous; lse and delta are (b, H, n).
+
+    RESUME: dq, in float32, holds the share of other keys, to which that of these is added.
+    """
     key_views = (k0, k1, k2, k3, k4, k5, k6, k7, k8, k9, k10, k11)
     value_views = (v0, v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, v11)
     dtype: gl.constexpr = k0.dtype
@@ -177,7 +191,7 @@ def dquery_kernel(
                 (
                     0, query_ptr, query_row, dout_ptr, dout_row, lse_ptr, delta_ptr, dquery_ptr,
                     out_row, table, own, streamed, ready, free, log2_scale,
-                    BLOCK, HALF, D, HEAD, STAGES, CAUSAL,
+                    BLOCK, HALF, D, HEAD, STAGES, CAUSAL, RESUME,
                 ),
             ),
             (
@@ -185,7 +199,7 @@ def dquery_kernel(
                 (
                     1, query_ptr, query_row, dout_ptr, dout_row, lse_ptr, delta_ptr, dquery_ptr,
                     out_row, table, own, streamed, ready, free, log2_scale,
-                    BLOCK, HALF, D, HEAD, STAGES, CAUSAL,
+                    BLOCK, HALF, D, HEAD, STAGES, CAUSAL, RESUME,
                 ),
             ),
             (

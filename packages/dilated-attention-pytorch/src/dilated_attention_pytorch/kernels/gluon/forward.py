@@ -21,7 +21,10 @@ from .tile import (
     barriers,
     half_rows,
     load_half,
+    load_partial,
+    load_weight,
     own_edges,
+    own_parts,
     produce,
     product,
     record,
@@ -44,11 +47,22 @@ def _softmax(s, row_max, row_sum, log2_scale, bias, MASKED: gl.constexpr):
 
 
 @gluon.jit
+def _resumed(
+    lse_ptr, start, step, rows, row_stride, HALF: gl.constexpr, layout: gl.constexpr
+):  # fmt: skip
+    """(maximum, sum) of a finished result: its rows weigh exp(lse) together, or nothing."""
+    row = gl.arange(0, HALF, layout=layout)
+    at = (start + row * step).to(gl.int64) * row_stride
+    lse = gl.load(lse_ptr + at, mask=row < rows, other=float("-inf"))
+    return lse * 1.4426950408889634, gl.where(lse == float("-inf"), 0.0, 1.0)
+
+
+@gluon.jit
 def _consume(
     c: gl.constexpr, query_ptr, query_row, out_ptr, lse_ptr, out_row, table,
     own, streamed, ready, free, log2_scale,
     BLOCK: gl.constexpr, HALF: gl.constexpr, D: gl.constexpr, HEAD: gl.constexpr,
-    STAGES: gl.constexpr, CAUSAL: gl.constexpr,
+    STAGES: gl.constexpr, CAUSAL: gl.constexpr, RESUME: gl.constexpr,
 ):  # fmt: skip
     score_layout: gl.constexpr = gl.NVMMADistributedLayout(
         version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, BLOCK, 16]
@@ -68,9 +82,16 @@ def _consume(
     log2_scale = gl.maximum(log2_scale * sign, 1e-30)
     load_half(query_ptr, query_row, start, step, rows, sign, query, HEAD, HALF, D)
     fence_async_shared()
+    gl.thread_barrier()
+    query = own_parts(query, HEAD, D, score_layout)
     row_max = gl.full([HALF], float("-inf"), gl.float32, layout=rows_of_score)
     row_sum = gl.full([HALF], 0.0, gl.float32, layout=rows_of_score)
     acc = gl.zeros([HALF, D], gl.float32, layout=out_layout)
+    if RESUME:
+        row_max, row_sum = _resumed(
+            lse_ptr, start, step, rows, out_row // HEAD, HALF, rows_of_score
+        )
+        acc = load_partial(out_ptr, start, step, rows, out_row, HEAD, HALF, D, out_layout)
     i = 0
     begin, end = tile_pieces(table)
     edge, last_edge = tile_edges(table)
@@ -80,18 +101,20 @@ def _consume(
         piece = begin < end
         entry = table + gl.where(piece, begin, edge)
         seen = visible_first(start, step, entry, piece, False, CAUSAL, HALF, BLOCK, score_layout)
-        bias = gl.log2(gl.load(entry + gl.where(piece, 1, 3)).to(gl.float32))
+        bias = load_weight(entry + gl.where(piece, 1, 3), 0)
         mbarrier.wait(ready.index(0), 0)
         s = product(query, streamed, 0, BLOCK, HALF, D, score_layout)
         s = warpgroup_mma_wait(0, deps=(s,))
         mbarrier.arrive(free.index(0), count=1)
         s = gl.where(seen, s, float("-inf"))
         p, row_max, row_sum, rescale = _softmax(s, row_max, row_sum, log2_scale, bias, True)
+        if RESUME:
+            acc = acc * gl.expand_dims(gl.convert_layout(rescale, rows_of_out), 1)
         p16 = gl.convert_layout(p.to(dtype), left)
         edge += gl.where(piece, 0, 8)
         i = 1
         for at in range(begin, end, 8):
-            bias = gl.log2(gl.load(table + at + 1).to(gl.float32))
+            bias = load_weight(table + at, 1)
             for _ in range(gl.where(at == begin, 1, 0), gl.load(table + at)):
                 before = i - 1
                 mbarrier.wait(ready.index(i % STAGES), (i // STAGES) & 1)
@@ -117,7 +140,7 @@ def _consume(
             mbarrier.wait(ready.index(STAGES + before % STAGES), (before // STAGES) & 1)
             acc = add_rows(acc, p16, streamed, STAGES + before % STAGES, BLOCK, D)
             seen = visible_of_edge(start, step, entry, False, CAUSAL, HALF, BLOCK, score_layout)
-            bias = gl.log2(gl.load(entry + 3).to(gl.float32))
+            bias = load_weight(entry, 3)
             s = warpgroup_mma_wait(1, deps=(s,))
             mbarrier.arrive(free.index(i % STAGES), count=1)
             s = gl.where(seen, s, float("-inf"))
@@ -142,7 +165,7 @@ def _consume(
         if (gl.load(entry + 4) >> c) & 1 != 0:
             s = product(query, streamed, i % STAGES, BLOCK, HALF, D, score_layout)
             seen = visible_of_edge(start, step, entry, False, CAUSAL, HALF, BLOCK, score_layout)
-            bias = gl.log2(gl.load(entry + 3).to(gl.float32))
+            bias = load_weight(entry, 3)
             s = warpgroup_mma_wait(0, deps=(s,))
             s = gl.where(seen, s, float("-inf"))
             p, row_max, row_sum, rescale = _softmax(s, row_max, row_sum, log2_scale, bias, True)
@@ -166,14 +189,17 @@ def _consume(
 
 @gluon.jit
 def forward_kernel(
-    query_ptr, out_ptr, lse_ptr, table,
+    query_ptr, lse_ptr, out_ptr, table,
     query_batch, query_row, query_head, length, heads, group, log2_scale,
     k0, k1, k2, k3, k4, k5, k6, k7, k8, k9, k10, k11,
     v0, v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, v11,
     VIEWS: gl.constexpr, BLOCK: gl.constexpr, HALF: gl.constexpr, D: gl.constexpr,
-    HEAD: gl.constexpr, STAGES: gl.constexpr, CAUSAL: gl.constexpr,
+    HEAD: gl.constexpr, STAGES: gl.constexpr, CAUSAL: gl.constexpr, RESUME: gl.constexpr,
 ):  # fmt: skip
-    """out (b, n, H, d) and lse (b, n, H), contiguous; every row of a tile is written once."""
+    """out (b, n, H, d) and lse (b, n, H), contiguous; every row of a tile is written once.
+
+    RESUME: both, out in float32, hold the result over other keys, to which these are added.
+    """
     key_views = (k0, k1, k2, k3, k4, k5, k6, k7, k8, k9, k10, k11)
     value_views = (v0, v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, v11)
     dtype: gl.constexpr = k0.dtype
@@ -196,7 +222,7 @@ def forward_kernel(
                 (
                     0, query_ptr, query_row, out_ptr, lse_ptr, out_row, table,
                     own, streamed, ready, free, log2_scale,
-                    BLOCK, HALF, D, HEAD, STAGES, CAUSAL,
+                    BLOCK, HALF, D, HEAD, STAGES, CAUSAL, RESUME,
                 ),
             ),
             (
@@ -204,7 +230,7 @@ def forward_kernel(
                 (
                     1, query_ptr, query_row, out_ptr, lse_ptr, out_row, table,
                     own, streamed, ready, free, log2_scale,
-                    BLOCK, HALF, D, HEAD, STAGES, CAUSAL,
+                    BLOCK, HALF, D, HEAD, STAGES, CAUSAL, RESUME,
                 ),
             ),
             (

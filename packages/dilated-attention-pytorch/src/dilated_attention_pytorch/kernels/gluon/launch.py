@@ -1,28 +1,36 @@
-"""The backend: whole sequences through the Hopper kernels, and what is kept from call to call."""
+"""The backend: whole sequences through the Hopper kernels, and some tiles of a rank's own rows."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Final
 
 import torch
-import triton
 from torch import Tensor
-from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-from ...errors import BackendError
 from ...schedule import Problem
 from ...schedule.streams import stream_table
 from ..options import KernelOptions, Result
+from ..tiles import Sides, Tiles
 from ..triton.prepare import prepare
-from . import MOST_VIEWS, failures
-from .blocks import HALF, Blocks, backward_blocks, forward_blocks
+from . import MOST_VIEWS as MOST_VIEWS
+from .blocks import HALF as HALF
+from .blocks import backward_blocks, forward_blocks
 from .dkey_dvalue import dkey_dvalue_kernel
 from .dquery import dquery_kernel
 from .forward import forward_kernel
-from .table import DeviceTable, descriptors, device_table, moved, readable
+from .launcher import Launcher
+from .table import device_table
+from .table import readable as readable
+
+_KERNELS: Final = {
+    "forward": forward_kernel,
+    "dquery": dquery_kernel,
+    "dkey_dvalue": dkey_dvalue_kernel,
+}
 
 
 def executed_pairs(problem: Problem) -> int:
@@ -30,121 +38,134 @@ def executed_pairs(problem: Problem) -> int:
     return stream_table(problem, HALF, forward_blocks(128).block).executed
 
 
+def block(head_dim: int, *, backward: bool) -> int:
+    """Rows of the streamed side that come at a time."""
+    return (backward_blocks(head_dim) if backward else forward_blocks(head_dim)).block
+
+
+def whole_tiles(problem: Problem, head_dim: int, *, backward: bool, keys: bool = False) -> Tiles:
+    """The tiles of a whole sequence."""
+    rows = block(head_dim, backward=backward)
+    return Tiles.of(problem, stream_table(problem, HALF, rows, keys=keys))
+
+
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """All that a call's launches depend on but the tensors' addresses: the key of what is kept."""
+    """All that a launch depends on but the tensors' addresses: the key of what is kept.
 
-    problem: Problem
+    `strides` are those of what the kernel reads and writes by rows, and those of what streams.
+    """
+
+    kernel: str
+    tiles: Tiles
     scale: float
-    wide: bool
     batch: int
+    length: int
     head_dim: int
-    dtype: torch.dtype
+    dtypes: tuple[torch.dtype, ...]
     device: torch.device
     strides: tuple[tuple[int, ...], ...]
 
 
-def _call(options: KernelOptions, wide: bool, *tensors: Tensor) -> _Call:
-    query = tensors[0]
-    strides = tuple([tensor.stride() for tensor in tensors])
-    b, _, _, d = query.shape
-    return _Call(options.problem, options.scale, wide, b, d, query.dtype, query.device, strides)
-
-
-class _Launcher:
-    """A kernel with all its numbers, launched without Triton's binding of arguments.
-
-    Args:
-        kernel: of this folder; its arguments are tensors, table, strides, numbers,
-            views of the two streamed tensors, compile-time constants.
-        call: what it is for.
-        table: the tiles.
-        blocks: sizes.
-        strides: of what the kernel reads by rows.
-        flags: compile-time constants that not all kernels share.
-    """
-
-    def __init__(
-        self,
-        kernel: Any,
-        call: _Call,
-        table: DeviceTable,
-        blocks: Blocks,
-        strides: tuple[int, ...],
-        flags: tuple[bool, ...],
-    ) -> None:
-        problem = call.problem
-        self._kernel, self._grid = kernel, (table.programs, call.batch, 1)
-        self._table, self._blocks = table, blocks
-        self._numbers = (
-            *(table.array, *strides, problem.n, problem.num_heads),
-            problem.num_heads // problem.num_kv_heads,
-            call.scale * math.log2(math.e),
-        )
-        self._unused = (None,) * (MOST_VIEWS - len(table.views))
-        self._constants = (
-            *(len(table.views), blocks.block, HALF, blocks.columns, call.head_dim, blocks.stages),
-            *flags,
-        )
-        self._views: tuple[tuple[TensorDescriptor, ...], ...] | None = None
-        self._compiled: Any = None
-
-    def __call__(self, streamed: tuple[Tensor, Tensor], *tensors: Tensor) -> None:
-        """Launch on the current device and stream."""
-        if not self._table.programs:
-            return
-        if self._views is None:
-            self._views = tuple(
-                descriptors(x, self._table.views, self._blocks.block, self._blocks.columns)
-                for x in streamed
-            )
-        views = [
-            view
-            for tensor, some in zip(streamed, self._views, strict=True)
-            for view in (*[moved(x, tensor) for x in some], *self._unused)
-        ]
-        arguments = (*tensors, *self._numbers, *views, *self._constants)
-        if self._compiled is None:
-            self._compiled = self._compile(arguments)
-        else:
-            self._compiled[self._grid](*arguments)
-
-    def _compile(self, arguments: tuple[Any, ...]) -> Any:
-        """Compile and launch."""
-        try:
-            return self._kernel[self._grid](*arguments, num_warps=4)
-        except triton.CompilationError as error:
-            failures.append(f"its kernels did not compile here: {error}")
-            message = "backend 'gluon' did not compile here; backend='triton' serves this call"
-            raise BackendError(message) from error
-
-
-@lru_cache(maxsize=64)
-def _forward_launcher(call: _Call) -> tuple[_Launcher, bool]:
-    """The kernel, and whether it writes every row."""
-    blocks = forward_blocks(call.head_dim)
-    table = device_table(call.problem, blocks.block, call.device)
-    flags = (call.problem.is_causal,)
-    strides = call.strides[0][:3]
-    return _Launcher(forward_kernel, call, table, blocks, strides, flags), table.covered
-
-
-@lru_cache(maxsize=64)
-def _backward_launchers(call: _Call) -> tuple[_Launcher, _Launcher, bool, bool]:
-    """Of dq, and of dk and dv, and whether they write every row."""
-    blocks, problem = backward_blocks(call.head_dim), call.problem
-    table = device_table(problem, blocks.block, call.device)
-    key_table = device_table(problem, blocks.block, call.device, keys=True)
-    query, key, value, dout = (some[:3] for some in call.strides)
-    flags = (problem.is_causal,)
-    return (
-        _Launcher(dquery_kernel, call, table, blocks, (*query, *dout), flags),
-        _Launcher(
-            dkey_dvalue_kernel, call, key_table, blocks, (*key, *value), (problem.is_causal,)
-        ),
-        table.covered,
-        key_table.covered,
+@lru_cache(maxsize=256)
+def _launcher(call: _Call, rows: int) -> Launcher:
+    """The kernel; the first `rows` of the strides are numbers that it takes."""
+    tiles, d = call.tiles, call.head_dim
+    forward = call.kernel == "forward"
+    blocks = forward_blocks(d) if forward else backward_blocks(d)
+    table = device_table(tiles.table, call.device, stacked=tiles.stacked)
+    strides = (x for some in call.strides[:rows] for x in some)
+    numbers = (*strides, call.length, tiles.num_heads, tiles.group, call.scale * math.log2(math.e))
+    views = tuple((view.source, view) for view in table.views)
+    flags = (tiles.is_causal,) if call.kernel == "dkey_dvalue" else (tiles.is_causal, tiles.resume)
+    return Launcher(
+        _KERNELS[call.kernel],
+        (table.programs, call.batch, 1),
+        table.array,
+        numbers,
+        (views, views),
+        (len(views), blocks.block, HALF, blocks.columns, d, blocks.stages, *flags),
+        block=blocks.block,
+        columns=blocks.columns,
     )
+
+
+def _by_rows(tensor: Tensor) -> tuple[int, ...]:
+    """Strides of (b, n, h, d) but the last; 0 where there is one head, whatever its number."""
+    batch, row, head, _ = tensor.stride()
+    return batch, row, 0 if tensor.shape[2] == 1 else head
+
+
+def _launch(
+    kernel: str,
+    tiles: Tiles,
+    scale: float,
+    length: int,
+    rows: tuple[Tensor, ...],
+    streamed: Sequence[tuple[Tensor, ...]],
+    *tensors: Tensor,
+) -> None:
+    first = rows[0]
+    if not len(tiles.table.programs):
+        return
+    strides = [_by_rows(x) for x in rows]
+    strides += [x.stride() for side in streamed for x in side]
+    call = _Call(
+        kernel,
+        tiles,
+        scale,
+        first.shape[0],
+        length,
+        first.shape[3],
+        (first.dtype, tensors[-1].dtype),
+        first.device,
+        tuple(strides),
+    )
+    with torch.cuda.device_of(first):
+        _launcher(call, len(rows))(streamed, *tensors)
+
+
+def forward_tiles(
+    tiles: Tiles, query: Tensor, streamed: Sides, out: Tensor, lse: Tensor, scale: float
+) -> None:
+    """`TileBackend.forward_tiles`, one launch."""
+    _launch("forward", tiles, scale, query.shape[1], (query,), streamed, query, lse, out)
+
+
+def dquery_tiles(
+    tiles: Tiles,
+    query: Tensor,
+    streamed: Sides,
+    dout: Tensor,
+    statistics: tuple[Tensor, Tensor],
+    dquery: Tensor,
+    scale: float,
+) -> None:
+    """`TileBackend.dquery_tiles`, one launch; statistics are lse in base 2 and delta, (b, H, n)."""
+    tensors = (query, dout, *statistics, dquery)
+    _launch("dquery", tiles, scale, query.shape[1], (query, dout), streamed, *tensors)
+
+
+def dkey_tiles(
+    tiles: Tiles,
+    key: Tensor,
+    value: Tensor,
+    streamed: tuple[Tensor, Tensor],
+    statistics: tuple[Tensor, Tensor],
+    gradients: tuple[Tensor, Tensor],
+    scale: float,
+) -> None:
+    """`TileBackend.dkey_tiles`, one launch."""
+    query, dout = streamed
+    rows = (key, value, gradients[0])
+    tensors = (key, value, *statistics, *gradients)
+    _launch("dkey_dvalue", tiles, scale, query.shape[1], rows, ((query,), (dout,)), *tensors)
+
+
+def statistics(dout: Tensor, dlse: Tensor | None, result: Result) -> tuple[Tensor, Tensor]:
+    """lse in base 2 and delta, both (b, H, n), one launch."""
+    with torch.cuda.device_of(dout):
+        return prepare(dout, dlse, result.out, result.lse)
 
 
 def _result(tensor: Tensor, shape: tuple[int, ...], covered: bool, wide: bool) -> Tensor:
@@ -178,12 +199,12 @@ def forward(
     lse = query.new_empty(query.shape[:3], dtype=torch.float32)
     if not query.numel():
         return Result(torch.empty_like(query), lse)
-    with torch.cuda.device_of(query):
-        launch, covered = _forward_launcher(_call(options, wide, query, key, value))
-        out = _result(query, query.shape, covered, wide)
-        if not covered:
-            lse.fill_(-torch.inf)
-        launch((key, value), query, out, lse)
+    tiles = whole_tiles(options.problem, query.shape[3], backward=False)
+    covered = tiles.table.covered
+    out = _result(query, query.shape, covered, wide)
+    if not covered:
+        lse.fill_(-torch.inf)
+    forward_tiles(tiles, query, ((key,), (value,)), out, lse, options.scale)
     return Result(out, lse)
 
 
@@ -216,12 +237,13 @@ def backward(
     query, key, value, dout = readable(query), readable(key), readable(value), readable(dout)
     if not query.numel():
         return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
-    with torch.cuda.device_of(query):
-        call = _call(options, wide, query, key, value, dout)
-        launch_dquery, launch_dkey, covered, keys_covered = _backward_launchers(call)
-        lse, delta = prepare(dout, dlse, result.out, result.lse)
-        dquery = _result(query, query.shape, covered, wide)
-        dkey, dvalue = (_result(key, key.shape, keys_covered, wide) for _ in range(2))
-        launch_dquery((key, value), query, dout, lse, delta, dquery)
-        launch_dkey((query, dout), key, value, lse, delta, dkey, dvalue)
+    tiles, key_tiles = (
+        whole_tiles(options.problem, query.shape[3], backward=True, keys=keys)
+        for keys in (False, True)
+    )
+    found, scale = statistics(dout, dlse, result), options.scale
+    dquery = _result(query, query.shape, tiles.table.covered, wide)
+    dkey, dvalue = (_result(key, key.shape, key_tiles.table.covered, wide) for _ in range(2))
+    dquery_tiles(tiles, query, ((key,), (value,)), dout, found, dquery, scale)
+    dkey_tiles(key_tiles, key, value, (query, dout), found, (dkey, dvalue), scale)
     return dquery, dkey, dvalue

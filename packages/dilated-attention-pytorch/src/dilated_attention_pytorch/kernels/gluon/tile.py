@@ -7,9 +7,9 @@ queries and dout) into a ring of STAGES buffers with TMA; barriers `ready` and `
 The table is one array (`table.pack`): a record of 16 numbers for each program, then pieces and
 edges of `schedule/streams.py`, 8 numbers each. A record holds the head, first row and number of
 rows of each half, their step, where in the table the tile's pieces begin and end, its edges begin
-and end, and those edges of either half end that come before the first that is not for it, and the
-number of the pieces' blocks. All pairs of a block count equally often; log2 of that is added to
-the scores.
+and end, and those edges of either half end that come before the first that is not for it, the
+number of the pieces' blocks, and where the gradients of key rows go: the first row of each half,
+and their step. All pairs of a block count equally often; log2 of that is added to the scores.
 What is needed again late is read again late: registers are what limits the consumers.
 """
 
@@ -71,6 +71,19 @@ def own_edges(table, c: gl.constexpr):
 
 
 @gluon.jit
+def result_rows(table, c: gl.constexpr):
+    """(first, step) of the rows of half c where its gradients go."""
+    at = record(table)
+    return gl.load(at + 13 + c), gl.load(at + 15)
+
+
+@gluon.jit
+def load_weight(entry, column: gl.constexpr):
+    """log2 of how often the pairs of an entry count."""
+    return gl.log2(gl.load(entry + column).to(gl.float32))
+
+
+@gluon.jit
 def load_half(
     base, row_stride, start, step, rows, sign, shared,
     HEAD: gl.constexpr, HALF: gl.constexpr, D: gl.constexpr,
@@ -84,6 +97,20 @@ def load_half(
     pointers = base + gl.expand_dims(at, 1) + gl.expand_dims(column, 0)
     x = gl.load(pointers, mask=inside, other=0.0)
     shared.store((x * sign).to(x.dtype))
+
+
+@gluon.jit
+def load_partial(
+    base, start, step, rows, row_stride,
+    HEAD: gl.constexpr, HALF: gl.constexpr, D: gl.constexpr, layout: gl.constexpr,
+):  # fmt: skip
+    """What an earlier launch left of a half in `base`, in float32."""
+    row = gl.arange(0, HALF, layout=gl.SliceLayout(1, layout))
+    column = gl.arange(0, D, layout=gl.SliceLayout(0, layout))
+    at = (start + row * step).to(gl.int64) * row_stride
+    inside = gl.expand_dims(row < rows, 1) & gl.expand_dims(column < HEAD, 0)
+    pointers = base + gl.expand_dims(at, 1) + gl.expand_dims(column, 0)
+    return gl.load(pointers, mask=inside, other=0.0)
 
 
 @gluon.jit
@@ -101,14 +128,40 @@ def store_half(
 
 
 @gluon.jit
+def own_parts(own, HEAD: gl.constexpr, D: gl.constexpr, layout: gl.constexpr):
+    """Own rows as `product` takes them.
+
+    Narrow ones are in registers, for products that read both sides from shared memory wait for it;
+    of 64 columns that hold at most 48, the last 16 are left out.
+    """
+    left: gl.constexpr = gl.DotOperandLayout(operand_index=0, parent=layout, k_width=2)
+    if D > 64:
+        return (own,)
+    elif HEAD > 48:
+        return (own.load(left),)
+    else:
+        return own.slice(0, 32, 1).load(left), own.slice(32, 16, 1).load(left)
+
+
+@gluon.constexpr_function
+def product_parts(HEAD, D):
+    """Commands to the tensor cores that a product takes."""
+    return 2 if D <= 64 and HEAD <= 48 else 1
+
+
+@gluon.jit
 def product(
     own, streamed, number, BLOCK: gl.constexpr, HALF: gl.constexpr, D: gl.constexpr,
     layout: gl.constexpr,
 ):  # fmt: skip
-    """Products of own rows with those of a buffer, under way."""
+    """Products of own rows, in parts of their columns, with those of a buffer, under way."""
     other = streamed.index(number).reshape([BLOCK, D]).permute([1, 0])
     zero = gl.zeros([HALF, BLOCK], gl.float32, layout=layout)
-    return warpgroup_mma(own, other, zero, use_acc=False, is_async=True)
+    if len(own) == 1:
+        return warpgroup_mma(own[0], other, zero, use_acc=False, is_async=True)
+    else:
+        s = warpgroup_mma(own[0], other.slice(0, 32, 0), zero, use_acc=False, is_async=True)
+        return warpgroup_mma(own[1], other.slice(32, 16, 0), s, is_async=True)
 
 
 @gluon.jit
@@ -140,7 +193,10 @@ def visible_of_edge(
     ROWS_ARE_KEYS: gl.constexpr, CAUSAL: gl.constexpr, HALF: gl.constexpr, BLOCK: gl.constexpr,
     layout: gl.constexpr,
 ):  # fmt: skip
-    """`visible` for the block of an edge."""
+    """`visible` for the block of an edge; causality hides nothing of one whose bit 2 is set."""
+    if CAUSAL:
+        free = (gl.load(entry + 4) >> 2) << 30
+        start += -free if ROWS_ARE_KEYS else free
     return visible(
         start, step, gl.load(entry), gl.load(entry + 1), gl.load(entry + 5), gl.load(entry + 6),
         ROWS_ARE_KEYS, CAUSAL, HALF, BLOCK, layout,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -17,9 +18,10 @@ from .merge import Operands, Partial
 from .plan import Call
 from .views import view
 
-# Elements of a program's tile: sums are bound by memory, the merge by instructions, of which a
-# larger tile needs fewer for each element.
-_TILE, _MERGE_TILE = 2048, 4096
+# Elements of a program's tile: sums have fewer of a thread's registers to fill than the merge.
+_TILE, _SUM_TILE = 2048, 4096
+# Positions of a program lie at most so far apart; farther ones share no memory lines.
+_MOST_STRIDE = 64
 # Longer than any piece; it stands for every length that a piece does not reach, so that one
 # compiled kernel serves them all.
 _ENDLESS = 1 << 30
@@ -109,8 +111,17 @@ def _launch(
     """Run a kernel over the rows and heads of `tensor`."""
     b, rows, heads = tensor.shape[:3]
     block = max(1, tile // table.constants["BLOCK_D"])
-    grid = triton.cdiv(rows, block) * heads, b
+    span = block * own.get("STRIDE", 1)
+    grid = triton.cdiv(rows, span) * (span // block) * heads, b
     kernel[grid](*arguments, **own, **table.constants, BLOCK_P=block, num_warps=4)
+
+
+def _stride(table: _Table, tensor: Tensor, tile: int) -> int:
+    """How far apart a program's positions lie, so that a branch selects all of them or none."""
+    stride = math.lcm(*table.constants["RATES"])
+    span = max(1, tile // table.constants["BLOCK_D"]) * stride
+    fits = span * tensor.shape[2] * tensor.shape[3] < 1 << 31
+    return stride if stride <= _MOST_STRIDE and fits else 1
 
 
 def _strides(tensors: list[Tensor]) -> Strides:
@@ -130,7 +141,8 @@ def merge(partials: list[Partial], out: Tensor, lse: Tensor) -> None:
     )
     pointers = out, lse, table.entries, tuple(outs), tuple(lses)
     numbers = rows, heads, out.stride(0), lse.stride(0)
-    _launch(merge_kernel, table, out, _MERGE_TILE, *pointers, *numbers)
+    stride = _stride(table, out, _TILE)
+    _launch(merge_kernel, table, out, _TILE, *pointers, *numbers, STRIDE=stride)
 
 
 def gather_add(partials: list[tuple[Call, Tensor]], total: Tensor, *, key: bool) -> None:
@@ -145,7 +157,9 @@ def gather_add(partials: list[tuple[Call, Tensor]], total: Tensor, *, key: bool)
     strides = _strides(shares)
     table = _table(tuple(calls), strides, strides, heads, d, rows, total.device, key=key)
     arguments = total, table.entries, tuple(shares), rows, heads, total.stride(0)
-    _launch(sum_kernel, table, total, _TILE, *arguments, ENTRIES=table.per_branch)
+    stride = _stride(table, total, _SUM_TILE)
+    own = {"ENTRIES": table.per_branch, "STRIDE": stride}
+    _launch(sum_kernel, table, total, _SUM_TILE, *arguments, **own)
 
 
 def spread(
