@@ -27,6 +27,16 @@ DTYPES = {
     "sdpa": ("bfloat16", "float16"),
 }
 DIRECTIONS = {"forward": ("lse", "out"), "backward": ("dq", "dk", "dv")}
+_HOPPER = (
+    "kernels/gluon/blocks.py",
+    "kernels/gluon/tile.py",
+    "kernels/gluon/forward.py",
+    "kernels/gluon/dquery.py",
+    "kernels/gluon/dkey_dvalue.py",
+    "kernels/gluon/table.py",
+    "kernels/gluon/launcher.py",
+    "kernels/gluon/launch.py",
+)
 FILES = {
     "eager": ("kernels/eager.py", "kernels/carry.py", "kernels/philox.py"),
     "triton": (
@@ -58,14 +68,7 @@ FILES = {
     ),
     "gluon": (
         "kernels/gluon/__init__.py",
-        "kernels/gluon/blocks.py",
-        "kernels/gluon/tile.py",
-        "kernels/gluon/forward.py",
-        "kernels/gluon/dquery.py",
-        "kernels/gluon/dkey_dvalue.py",
-        "kernels/gluon/table.py",
-        "kernels/gluon/launcher.py",
-        "kernels/gluon/launch.py",
+        *_HOPPER,
         "kernels/triton/prepare.py",
         "schedule/classes.py",
         "schedule/halves.py",
@@ -74,14 +77,7 @@ FILES = {
     ),
     # Received rows past tiles of own ones, and own rows past tiles of received ones.
     "gluon_ring": (
-        "kernels/gluon/blocks.py",
-        "kernels/gluon/tile.py",
-        "kernels/gluon/forward.py",
-        "kernels/gluon/dquery.py",
-        "kernels/gluon/dkey_dvalue.py",
-        "kernels/gluon/table.py",
-        "kernels/gluon/launcher.py",
-        "kernels/gluon/launch.py",
+        *_HOPPER,
         "kernels/tiles.py",
         "schedule/own.py",
         "schedule/received.py",

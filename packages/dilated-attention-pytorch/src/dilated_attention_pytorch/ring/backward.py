@@ -10,9 +10,9 @@ from torch import Tensor
 from ..comm import Communicator, RankTask, Workspace
 from ..kernels.carry import compute_dtype
 from ..kernels.options import KernelOptions, KeyGradient, KeyPart, QuerySide, Result
-from ..schedule import RankPlan, RunList
+from ..schedule import Message, RankPlan, RunList
 from .alone import whole_sequence
-from .homeward import Homeward, go_home
+from .homeward import Homeward, come_home, go_home
 from .lanes import backward_terms
 from .packing import add_back, block_shapes, flat_size, views
 from .shard import Shard, Transfer, arrive, collect, depart
@@ -79,16 +79,20 @@ def backward_rank(
     if alone is None:
         own = KeyPart(shard.key, shard.value, shard.key_mask)
         differentiate(side, shifted, [own], (plan.local_runs(),), [(dkey, dvalue)], options)
+
+    def add(message: Message, arrived: Tensor) -> None:
+        add_back(message, plan.classes, arrived, dkey, dvalue)
+
     home: list[Homeward] = []
     for index in range(len(plan.groups)):
         transfers, ahead = ahead, depart(plan, index + 1, shard, comm)
         yield from arrive(transfers)
         gradient = _gradient(plan, index, transfers, side, shifted, dkey, options, comm.workspace)
         del transfers
-        yield from _come_home(plan, home, dkey, dvalue)
+        yield from come_home(home, add)
         home = go_home(plan, index, gradient, dkey, comm)
         del gradient
-    yield from _come_home(plan, home, dkey, dvalue)
+    yield from come_home(home, add)
     answered = {branch: side.dquery for branch, side in shifted.items()}
     yield from return_gradients(plan, answered, side.dquery, comm)
     source = shard.query.dtype
@@ -98,17 +102,6 @@ def backward_rank(
 def _zeros(like: Tensor, dtype: torch.dtype) -> Tensor:
     """Contiguous zeros: gradients do not take over the strides of a transposed input."""
     return torch.zeros(like.shape, dtype=dtype, device=like.device)
-
-
-def _come_home(
-    plan: RankPlan, home: list[Homeward], dkey: Tensor, dvalue: Tensor
-) -> RankTask[None]:
-    """Rounds are added in their own order, so sums are repeatable."""
-    while home:
-        one = home.pop(0)
-        yield from one.works
-        if one.sent is not None and one.arrived is not None:
-            add_back(one.sent, plan.classes, one.arrived, dkey, dvalue)
 
 
 def _gradient(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..comm import Communicator, Work
+from ..comm import Communicator, RankTask, Work
 from ..schedule import Message, RankPlan
 from .packing import block_shapes, flat_size, part_ways
 
@@ -66,6 +66,15 @@ def go_home(
         )
         for number, (x, tensor) in enumerate(zip(rounds, arriving, strict=True))
     ]
+
+
+def come_home(home: list[Homeward], add: Callable[[Message, Tensor], None]) -> RankTask[None]:
+    """Wait for each round and add what came; in their own order, so that sums are repeatable."""
+    while home:
+        one = home.pop(0)
+        yield from one.works
+        if one.sent is not None and one.arrived is not None:
+            add(one.sent, one.arrived)
 
 
 def _by_message(

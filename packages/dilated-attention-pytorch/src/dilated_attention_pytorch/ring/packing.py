@@ -17,6 +17,7 @@ from torch import Tensor
 from ..comm import Workspace
 from ..kernels.options import KeyPart
 from ..schedule import Gathered, KeyClass, Message
+from ..typing import IntArray
 from .indexing import index_tensor
 
 Shape = tuple[int, int, int, int]
@@ -50,19 +51,25 @@ def views(flat: Tensor, shapes: Sequence[Shape]) -> list[tuple[Tensor, Tensor]]:
     return found
 
 
+def places_of(message: Message, classes: Sequence[KeyClass], heads: int) -> IntArray:
+    """`row * heads + head` in the sender's storage of everything in a message, in its order."""
+    return np.concatenate(
+        [
+            (rows[:, None] * heads + np.asarray(key_class.heads)).reshape(-1)
+            for rows, key_class in zip(message.rows, classes, strict=True)
+        ]
+    )
+
+
 @lru_cache(maxsize=1024)
 def _places(
     message: Message, classes: tuple[KeyClass, ...], heads: int, device: torch.device
 ) -> Tensor:
-    """`row * heads + head` in the sender's storage of everything in a message, in its order.
+    """`places_of` on a device.
 
     In 32 bits where these hold it: a plan keeps as much for each of its messages.
     """
-    found = [
-        (rows[:, None] * heads + np.asarray(key_class.heads)).reshape(-1)
-        for rows, key_class in zip(message.rows, classes, strict=True)
-    ]
-    places = np.concatenate(found)
+    places = places_of(message, classes, heads)
     if not len(places) or places.max() <= np.iinfo(np.int32).max:
         places = places.astype(np.int32)
     return index_tensor(places, device)

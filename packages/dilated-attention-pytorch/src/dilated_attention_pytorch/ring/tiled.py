@@ -26,8 +26,9 @@ from ..schedule import KeyClass, Message, Problem, RankPlan
 from ..schedule.ring_key_streams import KeyTiles, key_tiles, received_key_tiles
 from ..schedule.ring_streams import QueryTiles, query_tiles
 from ..schedule.streams import StreamTable
-from .homeward import Homeward, go_home
+from .homeward import Homeward, come_home, go_home
 from .indexing import index_tensor
+from .packing import places_of
 from .shard import Shard, arrive, collect, depart
 
 Gradients = tuple[Tensor, Tensor, Tensor]
@@ -173,15 +174,13 @@ class _OwnKeys:
             torch.empty(shape, dtype=torch.float32, device=key.device) for _ in range(2)
         )
 
-    def add(self, home: Homeward) -> None:
+    def add(self, message: Message, arrived: Tensor) -> None:
         """Add the gradients that other ranks' queries gave the rows of a message."""
-        if home.sent is None or home.arrived is None:
-            return
         b, rows, _, d = self.travelled[0].shape
         heads, device = self.dkey.shape[2], self.dkey.device
-        at = _slots(self._tiles, home.sent, self._plan.classes, heads, device)
+        at = _slots(self._tiles, message, self._plan.classes, heads, device)
         # No row and head occurs twice, so the sums do not depend on an order.
-        for kept, came in zip(self.travelled, home.arrived.view(2, b, len(at), d), strict=True):
+        for kept, came in zip(self.travelled, arrived.view(2, b, len(at), d), strict=True):
             kept.view(b, rows, d).index_add_(1, at, came)
 
     def finish(self) -> tuple[Tensor, Tensor]:
@@ -209,12 +208,7 @@ def _slots(
     device: torch.device,
 ) -> Tensor:
     """Where the gradients of a message's rows are kept, in its order."""
-    places = np.concatenate(
-        [
-            (rows[:, None] * heads + np.asarray(key_class.heads)).reshape(-1)
-            for rows, key_class in zip(message.rows, classes, strict=True)
-        ]
-    )
+    places = places_of(message, classes, heads)
     order = np.argsort(tiles.places)
     at = order[np.searchsorted(tiles.places[order], places)]
     assert np.array_equal(tiles.places[at], places), "every row that travels is in a sent tile"
@@ -273,12 +267,8 @@ def backward_tiled(
             )
             del keys, values, flat
         del parts, transfers
-        for one in home:
-            yield from one.works
-            own.add(one)
+        yield from come_home(home, own.add)
         home = go_home(plan, group, gradient, own.travelled[0], comm)
         del gradient
-    for one in home:
-        yield from one.works
-        own.add(one)
+    yield from come_home(home, own.add)
     return (dquery.to(query.dtype), *own.finish())

@@ -151,7 +151,8 @@ class QueryTiles:
         own: all tiles, and their own keys.
         early: those tiles that see no received row, where all rows come in one group; or None.
         late: the others, and their own keys and the received ones; or None.
-        groups: for each group of rounds the tiles that see rows of it, and these rows.
+        groups: for each group of rounds the tiles that see rows of it, and these rows; None where
+            there are none, or where `late` has them.
     """
 
     own: StreamTable
@@ -191,17 +192,15 @@ def query_tiles(plan: RankPlan, half: int, block: int) -> QueryTiles | None:
         entries = _streamed(plan, seen, rows, views, block)
         if entries is None:
             return None
-        groups.append(_late_table(own, seen, entries, views, half, block, own=False))
-        if len(plan.groups) == 1:
-            rest = np.delete(own.programs, seen.late, axis=0)
-            early = replace(own, programs=rest, covered=False)
-            if 2 * _blocks(early) < _blocks(own):
-                early = None
-                continue
-            late = _late_table(own, seen, entries, views, half, block, own=True)
-            # As many views for both, so that one compiled kernel serves them.
-            spare = max(0, len(late.views) - len(early.views))
-            early = replace(early, views=early.views + early.views[:1] * spare)
+        rest = replace(own, programs=np.delete(own.programs, seen.late, axis=0), covered=False)
+        if len(plan.groups) > 1 or 2 * _blocks(rest) < _blocks(own):
+            groups.append(_late_table(own, seen, entries, views, half, block, own=False))
+            continue
+        groups.append(None)
+        late = _late_table(own, seen, entries, views, half, block, own=True)
+        # As many views for both, so that one compiled kernel serves them.
+        spare = max(0, len(late.views) - len(rest.views))
+        early = replace(rest, views=rest.views + rest.views[:1] * spare)
     return QueryTiles(own, early, late, tuple(groups))
 
 
