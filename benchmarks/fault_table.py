@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from . import markers
@@ -21,7 +22,8 @@ def _rank(found: dict[str, Any]) -> str:
     said = found["reported"]
     if said not in ("finished", "monitor"):
         said = f"`{said}`"
-    return f"{said}, then {ending}" if ending else said
+    then = [f"`{found['then']}`"] if "then" in found else []
+    return ", then ".join([said, *then, *([ending] if ending else [])])
 
 
 def _seconds(ranks: list[dict[str, Any]]) -> str:
@@ -29,8 +31,8 @@ def _seconds(ranks: list[dict[str, Any]]) -> str:
     return f"{max(times):.2f} s" if times else "–"
 
 
-def table(report: dict[str, Any]) -> str:
-    """One row for each fault: where it was injected, and the other ranks."""
+def table(report: dict[str, Any], names: Iterable[str]) -> str:
+    """One row for each fault: where it was injected, and the other ranks; last those not run."""
     lines = [
         "| fault of one rank | that rank | the others | after | one of the others says |",
         "|---|---|---|---|---|",
@@ -42,7 +44,9 @@ def table(report: dict[str, Any]) -> str:
         words = next((found["message"] for found in others if found["message"]), "")
         cells = (row["fault"], _rank(row["ranks"][odd]), kinds, _seconds(others), _short(words))
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    found = {row["fault"] for row in report["faults"]}
+    missing = "; ".join(name for name in names if name not in found)
+    return "\n".join([*lines, *(["", f"Not run: {missing}."] if missing else [])])
 
 
 def _short(words: str) -> str:
@@ -53,6 +57,8 @@ def _short(words: str) -> str:
 
 def price(report: dict[str, Any]) -> str:
     """What an agreement costs."""
+    if not report["agreement"]:
+        return "Not measured: the ranks took turns on one GPU."
     lines = ["| R | agreement | its all-gather | posting the step |", "|---|---|---|---|"]
     for row in report["agreement"]:
         cells = (f"{row[f'{name}_us']:,.0f} µs" for name in ("agreement", "all_gather", "posting"))
@@ -72,8 +78,9 @@ def render(page: str, reports: dict[str, dict[str, Any] | None]) -> str:
         ValueError: a marker is missing.
     """
     parts = {}
+    names = dict.fromkeys(row["fault"] for x in reports.values() if x for row in x["faults"])
     for backend, report in reports.items():
         absent = f"Not measured yet: `python -m benchmarks.faults --backend {backend}`."
-        for name, make in ((f"faults-{backend}", table), (f"price-{backend}", price)):
-            parts[name] = absent if report is None else make(report)
+        parts[f"faults-{backend}"] = table(report, names) if report else absent
+        parts[f"price-{backend}"] = price(report) if report else absent
     return markers.fill(page, parts)

@@ -2,8 +2,9 @@
 
 `python -m benchmarks.faults` runs on Gloo (3 processes, no GPU), writes
 benchmarks/results/faults_gloo.json and the table of docs/guides/many-gpus.md; one minute.
-`--backend nccl` takes one GPU for each rank and writes faults_nccl.json. A rank that only NCCL's
-watchdog ends has reported what the monitor logged before that.
+`--backend nccl` takes one GPU for each rank, or shares them where there are fewer, and writes
+faults_nccl.json. A rank that only NCCL's watchdog ends has reported what the monitor logged before
+that.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -39,6 +41,7 @@ from . import fault_programs as programs
 from .fault_programs import Member
 from .fault_table import BACKENDS, render
 from .memory_ladders import one_rank_of
+from .sharing import SHARING, nccl_version
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
@@ -89,7 +92,7 @@ FAULTS = (
     Fault("calls A, A where the others call A, B", programs.other_pattern_second),
     Fault("another pattern", _other(pattern=DilationPattern.longnet([8], [1]))),
     Fault("another dtype", _other(dtype=torch.float64)),
-    Fault("another number of rows", _other(rows=programs.ROWS - 1)),
+    Fault("another number of rows", _other(rows=programs.ROWS - 2)),
     Fault("another order of rows", _other(order="zigzag")),
     Fault("rows of another rank", programs.swapped_rows),
     Fault("a refused argument", _other(dropout_p=1.5)),
@@ -128,8 +131,9 @@ def _live(end: Connection, start: Start, program: Callable[[Member], Any]) -> No
     """One rank: warm up, live through the fault, tell of it, and end as a user's program does."""
     _print_to(start.log)
     torch.set_num_threads(1)
-    device = torch.device("cuda", start.rank) if start.backend == "nccl" else torch.device("cpu")
-    if device.type == "cuda":
+    device = torch.device("cpu")
+    if start.backend == "nccl":
+        device = torch.device("cuda", start.rank % torch.cuda.device_count())
         torch.cuda.set_device(device)
 
     def tell(kind: str, value: Any) -> None:
@@ -255,7 +259,11 @@ def record(fault: Fault, size: int, backend: str, seconds: float) -> dict[str, A
 
 
 def _report(one: Told, moment: float) -> dict[str, Any]:
-    event = one.of("raised", "finished") or one.of("monitor")
+    """What a rank said first, unless it finished, and what it raised after that."""
+    warned, ended = one.of("monitor"), one.of("raised", "finished")
+    event = ended
+    if warned is not None and (ended is None or ended[0] == "raised"):
+        event = min(warned, ended or warned, key=lambda x: x[1])
     found: dict[str, Any] = {"reported": None, "message": None, "seconds": None}
     if event is not None:
         kind, at, value = event
@@ -265,6 +273,8 @@ def _report(one: Told, moment: float) -> dict[str, Any]:
             "message": _anonymous(text.splitlines()[0]),
             "seconds": round(max(0.0, at - moment), 2),
         }
+    if ended is not None and event is not ended:
+        found |= {"then": ended[2][0], "then_seconds": round(max(0.0, ended[1] - moment), 2)}
     return found | {"exit": one.exit}
 
 
@@ -313,36 +323,60 @@ def load() -> dict[str, dict[str, Any] | None]:
     }
 
 
+def _gpus() -> dict[str, Any]:
+    return {
+        "device": torch.cuda.get_device_name(),
+        "devices": torch.cuda.device_count(),
+        "nccl": nccl_version(),
+    }
+
+
 def main() -> None:
     """Inject, write and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backend", choices=BACKENDS, default="gloo")
     parser.add_argument("--ranks", type=int, help="3 on Gloo, 2 on NCCL")
     parser.add_argument("--timeout", type=float, help="the group's: 4 s on Gloo, 12 s on NCCL")
-    parser.add_argument("--fault", action="append", help="only these; nothing is written")
+    parser.add_argument("--fault", action="append", help="only these; the others stay as they are")
+    parser.add_argument("--jobs", type=int, default=1, help="faults at the same time")
     arguments = parser.parse_args()
     on_gpu = arguments.backend == "nccl"
     size = arguments.ranks or (2 if on_gpu else 3)
     seconds = arguments.timeout or (12.0 if on_gpu else 4.0)
-    rows = []
-    for fault in FAULTS:
-        if arguments.fault and fault.name not in arguments.fault:
-            continue
-        rows.append(record(fault, size, arguments.backend, seconds))
-        print(json.dumps(rows[-1], indent=1), flush=True)
-    if arguments.fault:
-        return
+    if on_gpu:
+        os.environ |= SHARING
+
+    def live(fault: Fault) -> dict[str, Any]:
+        row = record(fault, size, arguments.backend, seconds)
+        print(json.dumps(row, indent=1), flush=True)
+        return row
+
+    chosen = [fault for fault in FAULTS if fault.name in (arguments.fault or [fault.name])]
+    with ThreadPoolExecutor(arguments.jobs) as threads:
+        found = {row["fault"]: row for row in threads.map(live, chosen)}
     sizes = (2,) if on_gpu else (2, 4)
+    if on_gpu and torch.cuda.device_count() < size:
+        # Ranks that take turns on a GPU wait for their turn.
+        sizes = ()
     report = {
         "backend": arguments.backend,
         "ring_size": size,
         "timeout_s": seconds,
         "environment": {"torch": torch.__version__, "python": platform.python_version()}
-        | ({"device": torch.cuda.get_device_name()} if on_gpu else {"cpus": os.cpu_count()}),
-        "faults": rows,
-        "agreement": [price(ring, arguments.backend, seconds) for ring in sizes],
-        "agreement_alone_us": price_alone(),
+        | (_gpus() if on_gpu else {"cpus": os.cpu_count()}),
     }
+    before = load()[arguments.backend]
+    if arguments.fault and (before is None or any(before[key] != report[key] for key in report)):
+        raise SystemExit("the results are of another run; inject all faults")
+    if arguments.fault and before is not None:
+        found = {row["fault"]: row for row in before["faults"]} | found
+        report |= {key: before[key] for key in ("agreement", "agreement_alone_us")}
+    else:
+        report |= {
+            "agreement": [price(ring, arguments.backend, seconds) for ring in sizes],
+            "agreement_alone_us": price_alone(),
+        }
+    report["faults"] = [found[fault.name] for fault in FAULTS if fault.name in found]
     path_of(arguments.backend).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     PAGE.write_text(render(PAGE.read_text(encoding="utf-8"), load()), encoding="utf-8")
 

@@ -2,8 +2,7 @@
 
 `python -m benchmarks.gigapath_page` rewrites what stands between `<!-- name -->` and
 `<!-- /name -->`: `parity` from benchmarks/results/gigapath_parity.json, `times` from
-benchmarks/results/gigapath.json, gigapath_70001.json (a run of an earlier version) and, for the
-ring, gigapath_ring.json.
+benchmarks/results/gigapath.json and, for the ring, gigapath_ring.json.
 """
 
 from __future__ import annotations
@@ -100,7 +99,7 @@ def render(page: str) -> str:
     """
     parts = {
         "parity": parity(load("gigapath_parity")[0]),
-        "times": times(load("gigapath", "gigapath_70001", "gigapath_ring")),
+        "times": times(load("gigapath", "gigapath_ring")),
     }
     return markers.fill(page, parts)
 

@@ -4,7 +4,9 @@
 docs/theory/cost.md; `nox -s figures` draws the figure from it. One process runs one rank of R: its
 messages go nowhere and zeros arrive, but it plans, posts, holds and computes as a rank among R
 does. Rings of 2 and 4 real processes are measured as well. Of the tiles of a run one of each shape
-is computed: the bytes follow from the shapes. Needs no GPU; one core takes three minutes.
+is computed: the bytes follow from the shapes. `sharded` is measured twice: as over Gloo, where
+message buffers come and go, and in a second step that keeps them, as over NCCL. Needs no GPU; one
+core takes three minutes.
 """
 
 from __future__ import annotations
@@ -28,10 +30,13 @@ from torch.distributed import HashStore  # type: ignore[attr-defined]
 
 from dilated_attention_pytorch import DilationPattern, cost, ring_dilated_attention
 from dilated_attention_pytorch.cli.memory_meter import MemoryMeter
+from dilated_attention_pytorch.comm import Workspace
 from dilated_attention_pytorch.comm.process_group import ProcessGroupCommunicator
+from dilated_attention_pytorch.comm.transports import state_of
 from dilated_attention_pytorch.kernels import eager
 from dilated_attention_pytorch.layout import make_layout
 from dilated_attention_pytorch.plan.memory import ring_rank
+from dilated_attention_pytorch.ring import packing
 from dilated_attention_pytorch.schedule import Problem, Run
 
 from . import markers, memory_per_rank
@@ -47,9 +52,10 @@ LADDERS = {
 RING_SIZES = (1, 2, 4, 8, 16, 32, 64)
 PROCESSES = (2, 4)
 LAYOUTS = ("sharded", "replicated")
+SHAPE: dict[str, Any] = {"batch": 1, "head_dim": HEAD_DIM, "itemsize": ITEMSIZE}
 # The constant c of the ladders, in arrays of n / R rows of one of q, k, v; `cost.rank_memory` is
-# that of any pattern.
-SHARES = {"sharded": 11, "replicated": 7}
+# that of any pattern. Kept buffers are there while tiles are computed.
+SHARES = {"sharded": 11, "sharded_kept": 18, "replicated": 7}
 MIB = 2**20
 
 Attend = Callable[..., Tensor]
@@ -96,24 +102,48 @@ def one_tile_of_each_shape() -> Iterator[None]:
         Run.tiles = original  # type: ignore[method-assign]
 
 
+@contextmanager
+def workspace(group: dist.ProcessGroup, *, keep: bool) -> Iterator[Workspace]:
+    """Give a group's messages other buffers."""
+    state = state_of(group)
+    before, state.workspace = state.workspace, Workspace(keep=keep)
+    try:
+        yield state.workspace
+    finally:
+        state.workspace = before
+
+
 def peak(
     pattern: DilationPattern,
     layout: str,
     group: dist.ProcessGroup,
     attend: Attend = ring_dilated_attention,
     n: int = N,
+    *,
+    kept: bool = False,
 ) -> int:
-    """Most bytes alive at once on this rank in one forward and backward, inputs included."""
+    """Most bytes alive at once on this rank in one forward and backward, inputs included.
+
+    With `kept` in a second step that finds the message buffers of the first.
+    """
     rows = n // dist.get_world_size(group)
-    with one_tile_of_each_shape(), MemoryMeter() as meter:
+    # A measurement before this one may have left them: they count.
+    for tables in (packing._places, packing._gathered_places):
+        tables.cache_clear()
+    with workspace(group, keep=kept), one_tile_of_each_shape(), MemoryMeter() as meter:
         inputs = [
             torch.ones(1, length, HEADS, HEAD_DIM, requires_grad=True)
             for length in (rows if layout == "sharded" else n, rows, rows)
         ]
-        # One rank computes by the kernels of the others: rings have them alone.
-        out = attend(*inputs, pattern, group=group, layout=layout, backend="eager")
-        out.backward(torch.ones_like(out))
-    return meter.peak
+        for _ in range(2 if kept else 1):
+            meter.reset_peak()
+            # One rank computes by the kernels of the others: rings have them alone.
+            out = attend(*inputs, pattern, group=group, layout=layout, backend="eager")
+            out.backward(torch.ones_like(out))
+            del out
+            for x in inputs:
+                x.grad = None
+        return meter.peak
 
 
 def tile_bytes() -> int:
@@ -124,44 +154,45 @@ def tile_bytes() -> int:
 def limit(layout: str, ring_size: int, n: int = N) -> int:
     """What no rank may exceed on these ladders.
 
-    sharded: `c n / R + tile`, c = `SHARES["sharded"]` arrays of one row. replicated: q, out, dout,
-    dq and four numbers a row and head are whole; the rest is `SHARES["replicated"]` arrays of
-    n / R rows, and a tile.
+    sharded, and sharded_kept where buffers are kept: `c n / R + tile`, c = `SHARES[layout]` arrays
+    of one row. replicated: q, out, dout, dq and four numbers a row and head are whole; the rest is
+    `SHARES["replicated"]` arrays of n / R rows, and a tile.
     """
     row = HEADS * HEAD_DIM * ITEMSIZE
     whole = n * (4 * row + 4 * HEADS * 4) if layout == "replicated" else 0
     return whole + SHARES[layout] * row * n // ring_size + tile_bytes()
 
 
-def _busiest(problem: Problem, ring_size: int) -> tuple[int, dict[str, int]]:
-    """The rank that holds most by the plan, and the formulae's bytes of it."""
+def busiest(problem: Problem, ring_size: int, *, keep: bool) -> tuple[int, int]:
+    """The rank that holds most by the plan, and how much that is."""
     layout = make_layout(problem.n, ring_size)
-    shape = {"batch": 1, "head_dim": HEAD_DIM, "itemsize": ITEMSIZE}
-    ranks = range(ring_size)
-    held = [ring_rank(problem, layout, rank, **shape).peak for rank in ranks]
-    rank = max(ranks, key=lambda rank: held[rank])
-    return rank, {
-        "closed_form_sharded": cost.rank_memory(problem, layout, rank, **shape),
-        "closed_form_replicated": cost.replicated_memory(problem, layout, rank, **shape),
-        "planned_sharded": held[rank],
-    }
+    held = [ring_rank(problem, layout, r, **SHAPE, keep=keep).peak for r in range(ring_size)]
+    return held.index(max(held)), max(held)
 
 
 def measure(ladder: str, ring_size: int) -> dict[str, Any]:
     """One row: both layouts' peaks on the busiest rank, the formulae, and the limits."""
     pattern = LADDERS[ladder]
-    rank, formulae = _busiest(Problem(pattern, N, HEADS, HEADS), ring_size)
+    problem, split = Problem(pattern, N, HEADS, HEADS), make_layout(N, ring_size)
+    rank, planned = busiest(problem, ring_size, keep=False)
     row: dict[str, Any] = {"ladder": ladder, "ring_size": ring_size, "rank": rank}
     for layout in LAYOUTS:
         with one_rank_of(ring_size, rank) as group:
             row[layout] = peak(pattern, layout, group)
-    return row | formulae
+    row["closed_form_sharded"] = cost.rank_memory(problem, split, rank, **SHAPE)
+    row["closed_form_replicated"] = cost.replicated_memory(problem, split, rank, **SHAPE)
+    row["planned_sharded"] = planned
+    row["rank_kept"], row["planned_sharded_kept"] = busiest(problem, ring_size, keep=True)
+    with one_rank_of(ring_size, row["rank_kept"]) as group:
+        row["sharded_kept"] = peak(pattern, "sharded", group, kept=True)
+    return row
 
 
 def _rank(rank: int, size: int, port: int, folder: str) -> None:
     with memory_per_rank.joined(rank, size, port) as group:
         found = {
             ladder: {layout: peak(pattern, layout, group) for layout in LAYOUTS}
+            | {"sharded_kept": peak(pattern, "sharded", group, kept=True)}
             for ladder, pattern in LADDERS.items()
         }
     Path(folder, f"{rank}.json").write_text(json.dumps(found), encoding="utf-8")
@@ -175,7 +206,7 @@ def measure_processes(size: int) -> list[dict[str, Any]]:
         ranks = [json.loads(Path(folder, f"{rank}.json").read_text()) for rank in range(size)]
     return [
         {"ladder": ladder, "ring_size": size}
-        | {layout: [found[ladder][layout] for found in ranks] for layout in LAYOUTS}
+        | {name: [found[ladder][name] for found in ranks] for name in (*LAYOUTS, "sharded_kept")}
         for ladder in LADDERS
     ]
 
@@ -184,8 +215,9 @@ def table(report: dict[str, Any]) -> str:
     """MiB of the busiest rank: measured, and what the formulae say."""
     lines = [
         "| ladder | R | sharded | planned | closed form, tiles apart | limit c·n/R + tile "
+        "| buffers kept, second step | planned | limit "
         "| replicated | closed form, tiles apart | limit |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     names = ("planned_sharded", "closed_form_sharded")
     for row in report["rows"]:
@@ -194,6 +226,9 @@ def table(report: dict[str, Any]) -> str:
             row["sharded"],
             *(row[name] for name in names),
             limit("sharded", size),
+            row["sharded_kept"],
+            row["planned_sharded_kept"],
+            limit("sharded_kept", size),
             row["replicated"],
             row["closed_form_replicated"],
             limit("replicated", size),

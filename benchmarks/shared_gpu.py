@@ -12,6 +12,7 @@ Times of a shared GPU say nothing, and none are taken.
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import json
 import os
 import traceback
@@ -40,19 +41,13 @@ from dilated_attention_pytorch.comm.transports import VARIABLE
 from dilated_attention_pytorch.functional import measured_links
 
 from .memory_per_rank import free_port
+from .sharing import SHARING, nccl_version
 
 ARRAYS: Final = ("out", "lse", "dq", "dk", "dv")
 TRANSPORTS: Final = ("p2p", "symmetric", "auto")
 RANKS: Final = (2, 3)
 SECONDS: Final = 240
 _TIMEOUT: Final = timedelta(seconds=60)
-# Two ranks on one GPU; NVLink multicast serves no sends, receives or pulls.
-SHARING: Final = {
-    "NCCL_MULTI_RANK_GPU_ENABLE": "1",
-    "NCCL_NVLS_ENABLE": "0",
-    "TORCH_SYMM_MEM_ALLOW_OVERLAPPING_DEVICES": "1",
-    "TORCH_SYMM_MEM_DISABLE_MULTICAST": "1",
-}
 
 
 @dataclass(frozen=True)
@@ -206,6 +201,7 @@ def _rank(rank: int, size: int, port: int, arguments: argparse.Namespace, out: s
         text = json.dumps({"rows": rows, "links": None if links is None else str(links)})
         Path(out, f"{rank}.json").write_text(text, encoding="utf-8")
 
+    faulthandler.dump_traceback_later(0.9 * SECONDS)
     try:
         torch.set_num_threads(1)
         device, backend = torch.device("cpu"), "gloo"
@@ -231,6 +227,7 @@ def _rank(rank: int, size: int, port: int, arguments: argparse.Namespace, out: s
         save(measured_links(run.group))
         dist.barrier(side)
         dist.destroy_process_group()
+        faulthandler.cancel_dump_traceback_later()
     except Exception:
         rows.append({"case": "", "dtype": "", "wrong": [traceback.format_exc()], "shares": {}})
         save()
@@ -311,9 +308,8 @@ def main() -> int:
 def _environment(gloo: bool) -> dict[str, str]:
     if gloo:
         return environment(torch.device("cpu"))
-    version = ".".join(str(x) for x in torch.cuda.nccl.version())
     return environment(torch.device("cuda")) | {
-        "nccl": version,
+        "nccl": nccl_version(),
         "gpus": str(torch.cuda.device_count()),
     }
 

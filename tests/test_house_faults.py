@@ -77,3 +77,36 @@ def test_a_nan_is_seen_by_the_rows_that_see_it() -> None:
     for found in ROWS["a NaN in its values"]["ranks"]:
         counted, _, expected = found["message"].partition(" rows of out not finite, ")
         assert expected.startswith(f"{counted} ")
+
+
+NCCL: dict[str, Any] = REPORTS["nccl"] or {}
+NCCL_ROWS = {row["fault"]: row for row in NCCL["faults"]}
+LATE = ("killed", "raises", "the first", "one call")
+LOST = [name for name in NCCL_ROWS if name.startswith(LATE)]
+
+
+def test_what_did_not_run_over_nccl_is_named() -> None:
+    missing = [name for name in ROWS if name not in NCCL_ROWS]
+    assert ("Not run: " + "; ".join(missing) in page()) == bool(missing)
+    assert set(NCCL_ROWS) <= set(ROWS)
+
+
+@pytest.mark.parametrize("name", [name for name in NCCL_ROWS if name not in LOST])
+def test_over_nccl_a_wrong_call_raises_on_every_rank(name: str) -> None:
+    kinds = ("RankDisagreementError", "ValueError", "PeerError")
+    for found in NCCL_ROWS[name]["ranks"]:
+        assert found["reported"] in kinds
+        assert found["seconds"] < 1.0
+        assert found["exit"] == 1
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_over_nccl_step_and_peer_are_named_before_the_watchdog_acts(name: str) -> None:
+    row = NCCL_ROWS[name]
+    odd = row["injected_on"]
+    for rank, found in enumerate(row["ranks"]):
+        if rank != odd:
+            assert found["reported"] == "monitor"
+            assert found["message"].startswith(f"rank {rank}, step ")
+            assert f"rank {odd}" in found["message"]
+            assert row["timeout_s"] / 2 <= found["seconds"] < row["timeout_s"]

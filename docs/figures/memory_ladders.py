@@ -18,21 +18,29 @@ ROOT = Path(__file__).parents[2]
 ASSETS = ROOT / "docs/assets"
 RESULT = ROOT / "benchmarks/results/memory_ladders.json"
 STYLE = {"svg.hashsalt": "memory_ladders", "svg.fonttype": "path", "font.size": 9}
-COLORS = {"sharded": "#2b6cb0", "replicated": "#c05621"}
-FORMULAE = {"sharded": "planned_sharded", "replicated": "closed_form_replicated"}
+COLORS = {"sharded": "#2b6cb0", "sharded_kept": "#2f855a", "replicated": "#c05621"}
+FORMULAE = {
+    "sharded": ("sharded: plan", "planned_sharded"),
+    "sharded_kept": ("sharded, buffers kept: plan", "planned_sharded_kept"),
+    "replicated": ("replicated: closed form, tiles apart", "closed_form_replicated"),
+}
 MIB = 2**20
 
 
 def panel(axes: Axes, ladder: str, report: dict[str, Any]) -> None:
-    """Both layouts of one ladder, and what a rank would hold at least that gathers all keys."""
+    """Both layouts of one ladder, and what a rank would hold at least that gathers all keys.
+
+    `sharded` once more in a second step that finds the message buffers of the first.
+    """
     rows = [row for row in report["rows"] if row["ladder"] == ladder]
     sizes = [row["ring_size"] for row in rows]
     for layout, color in COLORS.items():
-        formula = [row[FORMULAE[layout]] / MIB for row in rows]
-        name = "plan" if layout == "sharded" else "closed form, tiles apart"
-        axes.plot(sizes, formula, "-", lw=1, color=color, label=f"{layout}: {name}")
+        label, formula = FORMULAE[layout]
+        planned = [row[formula] / MIB for row in rows]
+        axes.plot(sizes, planned, "-", lw=1, color=color, label=label)
         measured = [row[layout] / MIB for row in rows]
-        label = f"{layout}: one rank of R"
+        name = label.partition(":")[0]
+        label = f"{name}: one rank of R"
         axes.plot(sizes, measured, "o", mfc="none", color=color, label=label)
         real = [row for row in report["processes"] if row["ladder"] == ladder]
         axes.plot(
@@ -40,7 +48,7 @@ def panel(axes: Axes, ladder: str, report: dict[str, Any]) -> None:
             [max(row[layout]) / MIB for row in real],
             "x",
             color=color,
-            label=f"{layout}: R processes",
+            label=f"{name}: R processes",
         )
     case = report["case"]
     array = case["n"] * case["heads"] * case["head_dim"] * 4

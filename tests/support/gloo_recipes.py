@@ -1,4 +1,4 @@
-"""What the ranks of `gloo_pool` run for the recipes of the guide, and for DTensors."""
+"""What ranks run for the recipes of the guide, and for DTensors."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 
@@ -38,22 +39,23 @@ def recipe_tokens() -> torch.Tensor:
 
 
 def _arrays(model: torch.nn.Module, loss: torch.Tensor) -> dict[str, Array]:
-    found = {"loss": loss.detach().double().numpy()}
+    found = {"loss": loss.detach().double().cpu().numpy()}
     for name, parameter in model.named_parameters():
         gradient = parameter.grad
         assert gradient is not None
         whole = gradient.full_tensor() if isinstance(gradient, DTensor) else gradient
-        found[name.removeprefix("module.")] = whole.double().numpy()
+        found[name.removeprefix("module.")] = whole.double().cpu().numpy()
     return found
 
 
 def recipe_step(member: Member, recipe: str, shape: tuple[int, int]) -> dict[str, Array]:
     """Mean loss and gradients of one step of a recipe on a mesh of that shape."""
-    mesh = init_device_mesh("cpu", shape, mesh_dim_names=("data", "sequence"))
+    device = "cuda" if dist.get_backend(member.group) == "nccl" else "cpu"
+    mesh = init_device_mesh(device, shape, mesh_dim_names=("data", "sequence"))
     given = guide()
-    model = given[recipe](given["build_model"](), mesh)
+    model = given[recipe](given["build_model"]().to(device), mesh)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-    loss = given["training_step"](model, optimizer, recipe_tokens(), mesh)
+    loss = given["training_step"](model, optimizer, recipe_tokens().to(device), mesh)
     return _arrays(model, loss)
 
 

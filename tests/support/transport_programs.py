@@ -27,19 +27,27 @@ N = 512
 CASES = {
     "ladder": DilationPattern.longnet([32, 128, N], [1, 4, 64]),
     "dense": DilationPattern.longnet([N], [1]),
+    "replicated": DilationPattern.longnet([32, 128, N], [1, 4, 64]),
+    "shifted": DilationPattern.torchscale(
+        [30, N], [4, 16], phantom_keys=True, detach_mix=True, shift_rows=True
+    ),
 }
 
 
 def _step(member: Member, case: str, *, mask: bool = False) -> list[Tensor]:
-    """(out, dq, dk, dv) of the rank's rows."""
-    rows = N // member.size
-    generator = torch.Generator().manual_seed(member.rank)
+    """(out, dq, dk, dv) of the rank's rows; with `replicated` of all rows, keys among them."""
+    layout = "replicated" if case == "replicated" else "sharded"
+    mask &= case != "shifted"
+    rows = N if layout == "replicated" else N // member.size
+    generator = torch.Generator().manual_seed(0 if layout == "replicated" else member.rank)
     leaves = [
         torch.randn(2, rows, heads, 8, generator=generator).requires_grad_() for heads in (4, 2, 2)
     ]
     dout = torch.randn(2, rows, 4, 8, generator=generator)
     kept = torch.rand(2, rows, generator=generator) > 0.3 if mask else None
-    out = ring_dilated_attention(*leaves, CASES[case], group=member.group, key_mask=kept)
+    out = ring_dilated_attention(
+        *leaves, CASES[case], group=member.group, key_mask=kept, layout=layout
+    )
     return [out.detach(), *torch.autograd.grad(out, leaves, dout)]
 
 

@@ -15,7 +15,7 @@ class Work:
     def __init__(self) -> None:
         self.done = False
 
-    def is_completed(self) -> bool:
+    def __call__(self) -> bool:
         return self.done
 
 
@@ -46,8 +46,8 @@ def test_a_late_operation_is_told_once_with_step_and_peer(
     clock: list[float], idle: monitor.Monitor, caplog: pytest.LogCaptureFixture
 ) -> None:
     first, second = Work(), Work()
-    idle.watch("exchange 1: key_value rows from rank 1", [first], progress())
-    idle.watch("exchange 2: key_value rows from rank 2", [second], progress())
+    idle.watch("exchange 1: key_value rows from rank 1", first, progress())
+    idle.watch("exchange 2: key_value rows from rank 2", second, progress())
     clock[0] = 10.0 * monitor.SHARE
     idle.look()
     assert not caplog.records, "not before its share of the timeout"
@@ -62,12 +62,36 @@ def test_a_late_operation_is_told_once_with_step_and_peer(
     )
 
 
+def test_what_never_ends_ends_the_process_unless_pytorch_is_to_let_it_wait(
+    clock: list[float],
+    idle: monitor.Monitor,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ends: list[float] = []
+    monkeypatch.setattr(monitor, "_end", lambda: ends.append(clock[0]))
+    monkeypatch.delenv("TORCH_NCCL_ASYNC_ERROR_HANDLING", raising=False)
+    idle.watch("exchange 1: key_value rows from rank 1", Work(), progress())
+    clock[0] = 10.0 * monitor.LAST
+    idle.look()
+    assert not ends, "NCCL's watchdog is given its time"
+    clock[0] += 0.1
+    monkeypatch.setenv("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0")
+    idle.look()
+    assert not ends
+    monkeypatch.setenv("TORCH_NCCL_ASYNC_ERROR_HANDLING", "3")
+    idle.look()
+    assert ends == clock
+    assert caplog.records[-1].levelno == logging.CRITICAL
+    assert "from rank 1" in caplog.records[-1].getMessage()
+
+
 def test_what_is_finished_is_forgotten(
     clock: list[float], idle: monitor.Monitor, caplog: pytest.LogCaptureFixture
 ) -> None:
     done, late = Work(), Work()
-    idle.watch("finished", [done], progress())
-    idle.watch("late", [late], progress())
+    idle.watch("finished", done, progress())
+    idle.watch("late", late, progress())
     done.done = True
     clock[0] = 9.0
     idle.look()
@@ -80,8 +104,8 @@ def test_what_is_finished_is_forgotten(
 def test_each_group_tells_of_its_own_first(
     clock: list[float], idle: monitor.Monitor, caplog: pytest.LogCaptureFixture
 ) -> None:
-    idle.watch("one ring's", [Work()], progress("a"))
-    idle.watch("another ring's", [Work()], progress("b", step=3))
+    idle.watch("one ring's", Work(), progress("a"))
+    idle.watch("another ring's", Work(), progress("b", step=3))
     clock[0] = 9.0
     idle.look()
     assert sorted(record.getMessage().partition(":")[0] for record in caplog.records) == [
@@ -90,11 +114,14 @@ def test_each_group_tells_of_its_own_first(
     ]
 
 
-def test_the_thread_looks_by_itself(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_thread_looks_by_itself(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monitor, "_end", lambda: None)
     watching = monitor.Monitor(period=0.01)
     work, late = Work(), progress()
-    late.timeout = 0.0
-    watching.watch("late", [work], late)
+    late.timeout = 1.0
+    watching.watch("late", work, late)
     assert watching._thread is not None
     assert watching._thread.daemon
     for _ in range(500):

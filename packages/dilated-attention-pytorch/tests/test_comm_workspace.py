@@ -89,13 +89,18 @@ def test_dtypes_share_and_a_small_one_takes_no_large_one() -> None:
     assert take(workspace, 0).numel() == 0
 
 
-def test_a_buffer_of_inference_mode_serves_training() -> None:
+@pytest.mark.parametrize(("dtype", "count"), [(torch.uint8, 11), (torch.float32, 2)])
+def test_a_buffer_of_inference_mode_serves_training(dtype: torch.dtype, count: int) -> None:
     workspace = Workspace(keep=True)
     with torch.inference_mode():
-        take(workspace, 5, torch.uint8)
-    again = take(workspace, 5, torch.uint8)
-    assert not again.is_inference()
-    assert again.fill_(1).tolist() == [1] * 5
+        take(workspace, 11, torch.uint8)
+    again = take(workspace, count, dtype)
+    assert again.shape == (count,)
+    # As rows are packed: a tensor of inference mode would be refused here.
+    torch.index_select(
+        torch.ones(1, dtype=dtype), 0, torch.zeros(count, dtype=torch.int64), out=again
+    )
+    assert again.tolist() == [1] * count
     assert workspace.made == 1
 
 

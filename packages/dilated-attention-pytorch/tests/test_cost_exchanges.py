@@ -76,9 +76,13 @@ def test_a_deterministic_forward_moves_one_message_at_a_time() -> None:
     arguments: dict[str, Any] = {"replicated": False, "batch": 1, "head_dim": 8, "itemsize": 4}
     layout = make_layout(2048, 4)
     together, gradient = cost.exchanges(problem, layout, **arguments)
-    alone, _ = cost.exchanges(problem, layout, together=False, **arguments)
+    alone, _ = cost.exchanges(problem, layout, deterministic=True, **arguments)
     assert together.messages == gradient.messages == 3
     assert alone == replace(together, messages=1, nbytes=together.nbytes // 3)
+    zigzag = make_layout(2048, 4, "zigzag")
+    assert cost.exchanges(problem, zigzag, deterministic=True, **arguments) == cost.exchanges(
+        problem, zigzag, **arguments
+    )
 
 
 def test_replicated_partials_and_rows_are_bounded_by_a_chunk() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from benchmarks import shared_gpu
+from benchmarks.sharing import SHARING
 
 from dilated_attention_pytorch.comm.transports import VARIABLE
 
@@ -26,8 +27,8 @@ def test_rings_over_every_transport_equal_one_process(
     transport: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Numbers within the tolerance, bits that repeat, and no buffer made by a repeated step."""
-    for name in (VARIABLE, *shared_gpu.SHARING):
-        monkeypatch.setenv(name, shared_gpu.SHARING.get(name, ""))
+    for name in (VARIABLE, *SHARING):
+        monkeypatch.setenv(name, SHARING.get(name, ""))
     ring = shared_gpu.run_ring(2, transport, argparse.Namespace(gloo=False), tmp_path / "ranks")
     assert [row for row in ring["rows"] if row["wrong"]] == []
     assert len(ring["rows"]) == sum(len(case.dtypes) for case in shared_gpu.cases(1024))

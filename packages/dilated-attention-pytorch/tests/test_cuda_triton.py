@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dilated_attention_oracle import tolerance
 from dilated_attention_pytorch import DilationPattern, dilated_attention
 
 pytestmark = [
@@ -39,6 +41,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, pattern: DilationPattern 
 
 def _peak(call: Callable[[], Any]) -> tuple[Any, int]:
     """The call's result, and the most bytes that it held at once, its result included."""
+    gc.collect()  # or what earlier tests left could go in between
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
@@ -152,3 +155,25 @@ def test_compiled_calls_have_the_same_bits() -> None:
         results.append([out, *torch.autograd.grad(out, inputs, dout)])
     for eager, compiled in zip(*results, strict=True):
         assert torch.equal(eager, compiled)
+
+
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_float32_keeps_its_digits_over_thousands_of_rows(is_causal: bool) -> None:
+    """Products of a block are added up before the sum over blocks, which is a long one."""
+    n, pattern = 4096, DilationPattern.longnet([4096], [1])
+    generator = torch.Generator("cuda").manual_seed(0)
+    drawn = [torch.randn(1, n, 4, D, generator=generator, device="cuda") for _ in range(4)]
+
+    def attend(dtype: torch.dtype, backend: str) -> list[Any]:
+        *inputs, dout = (x.to(dtype, copy=True) for x in drawn)
+        inputs = [x.requires_grad_() for x in inputs]
+        out = dilated_attention(*inputs, pattern, is_causal=is_causal, backend=backend)
+        found = [out.detach(), *torch.autograd.grad(out, inputs, dout)]
+        return [x.double().cpu().numpy() for x in found]
+
+    exact, plain = attend(torch.float64, "eager"), attend(torch.float32, "eager")
+    named = zip(
+        ("out", "dq", "dk", "dv"), attend(torch.float32, "triton"), exact, plain, strict=True
+    )
+    for name, actual, wanted, naive in named:
+        tolerance.check(name, actual, wanted, naive, "float32")

@@ -12,6 +12,7 @@ import torch
 from dilated_attention_pytorch import DilationPattern, dilated_attention
 from dilated_attention_pytorch.cli.memory_meter import MemoryMeter
 from dilated_attention_pytorch.layout import make_layout
+from dilated_attention_pytorch.plan import memory
 from dilated_attention_pytorch.plan.memory import Memory, ring_rank, whole_sequence
 from dilated_attention_pytorch.plan.tiles import GLUON, TRITON
 from dilated_attention_pytorch.schedule import Problem
@@ -36,8 +37,37 @@ def test_every_rank_of_the_measured_rings(row: dict[str, Any]) -> None:
     problem = Problem(pattern, case["n"], case["heads"], case["heads"])
     layout = make_layout(case["n"], row["ring_size"])
     for rank, counted in enumerate(row["sharded"]):
-        planned = ring_rank(problem, layout, rank, batch=1, head_dim=case["head_dim"], itemsize=4)
+        shape = {"batch": 1, "head_dim": case["head_dim"], "itemsize": 4}
+        planned = ring_rank(problem, layout, rank, **shape, keep=False)
         assert close(planned.peak, counted)
+
+
+SECOND_STEPS = [row for row in result("memory_ladders.json")["rows"] if row["ring_size"] > 1]
+LADDERS = {
+    "LongNet": DilationPattern.longnet([2048 << i for i in range(6)], [1 << i for i in range(6)]),
+    "LongViT": DilationPattern.preset("longvit", exact=True),
+}
+
+
+def second_step(row: dict[str, Any]) -> Memory:
+    case = result("memory_ladders.json")["case"]
+    problem = Problem(LADDERS[row["ladder"]], case["n"], case["heads"], case["heads"])
+    layout = make_layout(case["n"], row["ring_size"])
+    shape = {"batch": 1, "head_dim": case["head_dim"], "itemsize": 4}
+    return ring_rank(problem, layout, row["rank_kept"], **shape)
+
+
+@pytest.mark.parametrize("row", SECOND_STEPS, ids=str)
+def test_a_second_step_that_finds_the_buffers_of_the_first(row: dict[str, Any]) -> None:
+    planned = second_step(row)
+    assert close(planned.peak, row["sharded_kept"])
+    assert 0 < planned.kept < planned.forward < planned.backward
+
+
+def test_kept_buffers_that_are_left_out_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: nothing is kept."""
+    monkeypatch.setattr(memory, "kept_buffers", lambda groups, row, wide_row: 0)
+    assert not all(close(second_step(row).peak, row["sharded_kept"]) for row in SECOND_STEPS)
 
 
 CASES: dict[str, dict[str, Any]] = {

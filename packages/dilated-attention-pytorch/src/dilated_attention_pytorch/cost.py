@@ -259,7 +259,7 @@ def exchanges(
     head_dim: int,
     itemsize: int,
     buffer_shards: int = 2,
-    together: bool = True,
+    deterministic: bool = False,
 ) -> tuple[Exchange, ...]:
     """What travels at once in each kind of exchange of a call.
 
@@ -271,8 +271,8 @@ def exchanges(
         head_dim: d.
         itemsize: bytes of an element of query, key and value.
         buffer_shards: as in the call.
-        together: messages of several ranks travel at once where they are small; not in a
-            deterministic forward.
+        deterministic: as in the call: in a contiguous ring's forward no messages of several ranks
+            travel at once then, however small.
     """
     wide = 8 if itemsize == 8 else 4
     longest = max(layout.lengths)
@@ -288,7 +288,7 @@ def exchanges(
     )
     messages = steps_together(problem, layout, buffer_shards)
     elements = 2 * batch * head_dim * most
-    first = messages if together else 1
+    first = 1 if deterministic and layout.contiguous else messages
     return (
         Exchange("key_value", first, first * elements * itemsize),
         Exchange("gradient", messages, messages * elements * wide),

@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from statistics import median
 from typing import Final
 
 import torch
-from torch import Tensor
 
 from ..cost import Link
+from .member import Member
 from .parcel import Parcel, Transport
 
 # What a signal or a launch costs shows in the first, what a link moves in the second.
 _SMALL, _LARGE = 4 << 10, 32 << 20
 _REPEATS: Final = 5
 
-Gather = Callable[[Tensor], list[Tensor]]
 
-
-def measure(
-    transport: Transport, rank: int, size: int, device: torch.device, gather: Gather
-) -> Link:
+def measure(transport: Transport, member: Member) -> Link:
     """A transport's latency and bandwidth while every rank sends and receives; collective.
-
-    Args:
-        transport: of this rank.
-        rank: this rank.
-        size: number of ranks.
-        device: its GPU.
-        gather: every rank's tensor, on every rank.
 
     Returns:
         The mean of the ranks' figures, the same bits on all of them.
     """
+    rank, size, device, gather = member.rank, member.size, member.device, member.gather
     sent, received = (torch.zeros(_LARGE, dtype=torch.uint8, device=device) for _ in range(2))
 
     def shift(step: int, nbytes: int, first: int) -> list[Parcel]:

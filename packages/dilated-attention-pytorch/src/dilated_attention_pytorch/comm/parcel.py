@@ -38,10 +38,6 @@ class Posted(Protocol):
         """Return, or let the current stream wait, until it is over."""
         ...
 
-    def is_completed(self) -> bool:
-        """Whether it is over."""
-        ...
-
 
 class Transport(Protocol):
     """A way between the ranks of a group.

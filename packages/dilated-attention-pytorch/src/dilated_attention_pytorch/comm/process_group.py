@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ from ..cost import Links
 from ..errors import PeerError
 from . import transports
 from .base import RankTask, Work, note_sends
+from .member import Member
 from .monitor import MONITOR
 from .parcel import Parcel, Posted, Transport
 from .point_to_point import PointToPoint
@@ -146,17 +148,16 @@ class ProcessGroupCommunicator:
         if choice == transports.P2P or self._size == 1:
             return
         words = "getting the group's transports ready"
+        member = Member(
+            self._group,
+            self._rank,
+            self._size,
+            device,
+            self._progress.timeout,
+            lambda tensor: self._gather(tensor, words),
+        )
         with _peer_errors(words, self._progress):
-            transports.prepare(
-                self._group,
-                self._rank,
-                self._size,
-                device,
-                self._progress.timeout,
-                self._p2p,
-                lambda tensor: self._gather(tensor, words),
-                choice,
-            )
+            transports.prepare(member, self._p2p, choice)
         made = self._state.symmetric
         if made is not None and made.device != device:
             raise ValueError(
@@ -197,13 +198,18 @@ class ProcessGroupCommunicator:
         together = " and ".join(x.words for x in parcels)
         with _peer_errors(together, self._progress):
             works = self._transport(label).post(parcels) if parcels else []
-        if self._on_gpu and works:
-            MONITOR.watch(together, works, self._progress)
+        if works:
+            self._watch(together, works)
         if timing is not None and self._on_gpu:
             timing.arrived = self._arrival(works)
         # One work of the batch, or one of each parcel.
         words = [x.words for x in parcels] if len(parcels) == len(works) else [together]
         return _GroupWork(list(zip(words, works, strict=True)), parcels, timing, self._progress)
+
+    def _watch(self, words: str, works: Sequence[Posted]) -> None:
+        # Where PyTorch blocks the host it raises as well, and to wait here would be to block.
+        if self._on_gpu and os.environ.get("TORCH_NCCL_BLOCKING_WAIT") != "1":
+            MONITOR.watch(words, self._state.arrivals.after(works), self._progress)
 
     def _transport(self, label: str) -> Transport:
         if self._chosen.get(label, transports.P2P) == transports.P2P:
@@ -232,9 +238,13 @@ class ProcessGroupCommunicator:
         words = "agreeing on the call with all ranks"
         with _peer_errors(words, self._progress):
             self._progress.enter()
-            found = self._gather(mine, words)
-            # Reading them is where a GPU's host waits.
-            return [row.tolist() for row in found]
+            found = torch.stack(self._gather(mine, words))
+            if self._on_gpu:
+                # Here a GPU's host waits; in a copy to pageable memory it would hold the driver.
+                found = found.to("cpu", non_blocking=True)
+                torch.cuda.current_stream().synchronize()
+            rows: list[list[int]] = found.tolist()
+            return rows
 
     @_uncompiled
     def all_gather(self, tensor: Tensor) -> list[Tensor]:
@@ -266,8 +276,7 @@ class ProcessGroupCommunicator:
 
     def _finish(self, work: dist.Work | None, words: str) -> None:
         assert work is not None, "this rank is a member of the group"
-        if self._on_gpu:
-            MONITOR.watch(words, [work], self._progress)
+        self._watch(words, [work])
         work.wait()
 
     def run(self, task: RankTask[T]) -> T:

@@ -10,9 +10,9 @@ from itertools import groupby
 from typing import Any, Final
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
+from .member import Member
 from .parcel import Parcel
 from .slots import CHANNELS, Slots, Step
 
@@ -20,18 +20,24 @@ _SIGNAL_BYTES: Final = 4
 
 
 class Pull:
-    """A batch under way; holds its tensors until it is over or somebody waits for it."""
+    """A batch under way.
+
+    Holds its tensors until it is over, or the stream that it was posted on waits for it: then what
+    that stream does to them comes later.
+    """
 
     def __init__(self, parcels: Sequence[Parcel], streams: Sequence[torch.cuda.Stream]) -> None:
         self._held: Sequence[Parcel] = parcels
         self._events = [stream.record_event() for stream in streams]
+        self._posted_on = torch.cuda.current_stream()
 
     def wait(self) -> None:
         """Let the current stream wait."""
         stream = torch.cuda.current_stream()
         for event in self._events:
             stream.wait_event(event)
-        self._held = ()
+        if stream == self._posted_on:
+            self._held = ()
 
     def is_completed(self) -> bool:
         """Whether all was copied; not after a failure of the device, which its host is told of."""
@@ -45,35 +51,25 @@ class SymmetricMemory:
     """One rank's slots and its view of those of its peers; making one is a collective operation.
 
     Args:
-        group: the ring.
-        rank: this process's rank in it.
-        size: number of ranks.
-        device: this process's GPU.
-        timeout: seconds after which a signal that does not come ends the work of the device with
-            an error.
+        member: this process; after its timeout a signal that does not come ends the work of the
+            device with an error.
 
     Raises:
         RuntimeError: the ranks cannot map each other's memory.
     """
 
-    def __init__(
-        self,
-        group: dist.ProcessGroup,
-        rank: int,
-        size: int,
-        device: torch.device,
-        timeout: float,
-    ) -> None:
+    def __init__(self, member: Member) -> None:
         import torch.distributed._symmetric_memory as symmetric_memory
         from torch._C._distributed_c10d import _SymmetricMemory
 
-        self._slots, self.device = Slots(rank, size), device
-        self._timeout_ms = round(1e3 * timeout)
+        size, device = member.size, member.device
+        self._slots, self.device = Slots(member.rank, size), device
+        self._timeout_ms = round(1e3 * member.timeout)
         # An allocation of its own: offsets of suballocations need not agree between ranks.
         self._own = _SymmetricMemory.empty_strided_p2p(
             (self._slots.nbytes,), (1,), torch.uint8, device
         )
-        self._handle: Any = symmetric_memory.rendezvous(self._own, group)
+        self._handle: Any = symmetric_memory.rendezvous(self._own, member.group)
         if _SIGNAL_BYTES * CHANNELS * size > self._handle.signal_pad_size:
             raise RuntimeError(
                 f"the signals of {size} ranks need {_SIGNAL_BYTES * CHANNELS * size} bytes, "

@@ -10,25 +10,23 @@ import hashlib
 import os
 import socket
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
 from ..cost import Links
+from .arrivals import Arrivals
 from .bandwidth import measure
+from .member import Member
 from .parcel import Transport
 from .symmetric import SymmetricMemory
 from .workspace import Workspace
 
 VARIABLE: Final = "DILATED_ATTENTION_TRANSPORT"
 P2P, SYMMETRIC, AUTO = "p2p", "symmetric", "auto"
-
-Gather = Callable[[Tensor], list[Tensor]]
 
 
 def asked() -> str:
@@ -52,12 +50,14 @@ class GroupState:
 
     Args:
         workspace: buffers of messages.
+        arrivals: which operations of the device are over.
         symmetric: mapped memory; None before it was made and where it cannot be.
         refusal: why it cannot be made, None where it can or nobody tried.
         links: measured; None before.
     """
 
     workspace: Workspace
+    arrivals: Arrivals = field(default_factory=Arrivals)
     symmetric: SymmetricMemory | None = None
     refusal: str | None = None
     links: Links | None = None
@@ -78,57 +78,34 @@ def state_of(group: dist.ProcessGroup) -> GroupState:
     return _states[group]
 
 
-def prepare(
-    group: dist.ProcessGroup,
-    rank: int,
-    size: int,
-    device: torch.device,
-    timeout: float,
-    p2p: Transport,
-    gather: Gather,
-    choice: str,
-) -> None:
+def prepare(member: Member, p2p: Transport, choice: str) -> None:
     """Make the symmetric memory of an NCCL group and measure its links; once, and collectively.
 
     Args:
-        group: the ring.
-        rank: this rank.
-        size: number of ranks.
-        device: its GPU.
-        timeout: seconds that the group waits for a rank.
+        member: this process.
         p2p: the transport that every group has.
-        gather: every rank's tensor, on every rank.
         choice: `auto` or `symmetric`, on every rank.
     """
-    state = state_of(group)
+    state = state_of(member.group)
     if state.symmetric is None and state.refusal is None:
-        state.refusal = _refusal(device, gather)
+        state.refusal = _refusal(member)
         if state.refusal is None:
-            _make_symmetric(state, group, rank, size, device, timeout, gather)
+            _make_symmetric(state, member)
     if choice == AUTO and state.links is None and state.symmetric is not None:
-        where = rank, size, device, gather
         state.links = Links(
-            p2p=measure(p2p, *where),
-            symmetric=measure(state.symmetric, *where),
+            p2p=measure(p2p, member),
+            symmetric=measure(state.symmetric, member),
             source="measured on this group",
         )
 
 
-def _make_symmetric(
-    state: GroupState,
-    group: dist.ProcessGroup,
-    rank: int,
-    size: int,
-    device: torch.device,
-    timeout: float,
-    gather: Gather,
-) -> None:
+def _make_symmetric(state: GroupState, member: Member) -> None:
     made, words = None, ""
     try:
-        made = SymmetricMemory(group, rank, size, device, timeout)
+        made = SymmetricMemory(member)
     except RuntimeError as error:
         words = f" (here: {str(error).splitlines()[0]})"
-    failed = [i for i, x in enumerate(_told(int(made is None), device, gather)) if x]
+    failed = [i for i, x in enumerate(_told(int(made is None), member)) if x]
     if not failed:
         state.symmetric = made
         return
@@ -137,24 +114,25 @@ def _make_symmetric(
     warnings.warn(f"{state.refusal}{words}; rows travel by NCCL", RuntimeWarning, stacklevel=2)
 
 
-def _told(number: int, device: torch.device, gather: Gather) -> list[int]:
-    mine = torch.tensor([number], dtype=torch.int64, device=device)
-    return [int(x.item()) for x in gather(mine)]
+def _told(number: int, member: Member) -> list[int]:
+    mine = torch.tensor([number], dtype=torch.int64, device=member.device)
+    return [int(x.item()) for x in member.gather(mine)]
 
 
-def _refusal(device: torch.device, gather: Gather) -> str | None:
+def _refusal(member: Member) -> str | None:
     """Why no rank may try to map memory; the same on every rank."""
     from torch._C._distributed_c10d import _SymmetricMemory
 
-    hosts = _told(_digest(socket.gethostname()), device, gather)
+    hosts = _told(_digest(socket.gethostname()), member)
     if len(set(hosts)) > 1:
         return "the ranks are on several hosts"
-    gpus = _told(_digest(str(torch.cuda.get_device_properties(device).uuid)), device, gather)
+    properties = torch.cuda.get_device_properties(member.device)
+    gpus = _told(_digest(str(properties.uuid)), member)
     overlapping = os.environ.get("TORCH_SYMM_MEM_ALLOW_OVERLAPPING_DEVICES") == "1"
-    if len(set(gpus)) < len(gpus) and not all(_told(int(overlapping), device, gather)):
+    if len(set(gpus)) < len(gpus) and not all(_told(int(overlapping), member)):
         return "ranks share a GPU"
-    backend = _SymmetricMemory.get_backend(device)
-    if not all(_told(int(backend == "CUDA"), device, gather)):
+    backend = _SymmetricMemory.get_backend(member.device)
+    if not all(_told(int(backend == "CUDA"), member)):
         return "PyTorch's backend for symmetric memory is not 'CUDA' on every rank"
     return None
 

@@ -80,7 +80,7 @@ def _transports(
         head_dim=query.shape[3],
         itemsize=query.element_size(),
         buffer_shards=call.buffer_shards,
-        together=not (call.deterministic and call.layout.contiguous),
+        deterministic=call.deterministic,
     )
     chosen = {one.label: cost.fastest(comm.links, one) for one in found}
     # A mask travels with its rows.

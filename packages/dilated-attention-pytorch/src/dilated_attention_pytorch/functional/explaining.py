@@ -147,7 +147,7 @@ def _transport_lines(
         head_dim=head_dim,
         itemsize=dtype.itemsize,
         buffer_shards=ring.buffer_shards,
-        together=not (deterministic and layout.contiguous),
+        deterministic=deterministic,
     )
     lines = []
     for one in found:

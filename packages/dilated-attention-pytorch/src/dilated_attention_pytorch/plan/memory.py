@@ -1,8 +1,12 @@
 """Peak bytes of a rank, moment by moment, with the tiles that the kernels work on.
 
 Forward and backward each count what is alive in them: inputs and, in backward, what was saved;
-the rank's results; receive and send buffers as the rounds go by; the temporaries of the largest
-tile. All of it is storage that the allocator sees.
+the rank's results; receive and send buffers; the temporaries of the largest tile. All of it is
+storage that the allocator sees; symmetric memory, 64 MiB a rank where it serves, comes on top.
+
+A ring over NCCL keeps its message buffers from call to call, so a second step holds them all from
+its beginning to its end (`message_buffers`): the peak is their sum and the most that anything else
+needs at once. Over Gloo nothing is kept, and buffers come and go with the rounds.
 """
 
 from __future__ import annotations
@@ -19,15 +23,24 @@ from ..schedule import Problem, key_classes
 from ..schedule.gathering import rounds_together
 from ..schedule.messages import piece_bound, piece_capacity
 from ..typing import IntArray
+from .message_buffers import kept_buffers
 from .travel import received, sent
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Peak bytes of one rank, its inputs included, optimizer and other layers aside."""
+    """Peak bytes of one rank, its inputs included, optimizer and other layers aside.
+
+    Args:
+        forward: in a forward whose results are saved for backward.
+        backward: in the backward after it.
+        kept: that stay when no call runs, and are part of both peaks: message buffers, and where
+            a plan's rows are packed from and gathered to.
+    """
 
     forward: int
     backward: int
+    kept: int = 0
 
     @property
     def peak(self) -> int:
@@ -63,8 +76,21 @@ def ring_rank(
     head_dim: int,
     itemsize: int,
     buffer_shards: int = 2,
+    keep: bool = True,
 ) -> Memory:
-    """One rank of a ring (or R = 1 with the backend `eager`), contiguous, layout `sharded`."""
+    """One rank of a ring (or R = 1 with the backend `eager`), contiguous, layout `sharded`.
+
+    Args:
+        problem: what is computed.
+        layout: who holds which rows.
+        rank: which rank.
+        batch: b.
+        head_dim: d.
+        itemsize: bytes of an element of query, key and value.
+        buffer_shards: as in the call.
+        keep: the second step and those after it where message buffers are kept (NCCL), which no
+            first step exceeds; else any step where they are not (Gloo). Symmetric memory aside.
+    """
     wide = _wide(itemsize)
     query = batch * layout.lengths[rank] * problem.num_heads
     keys = batch * layout.lengths[rank] * problem.num_kv_heads
@@ -73,6 +99,10 @@ def ring_rank(
     came, went, gathered = _groups(problem, layout, rank, buffer_shards)
     # What a plan keeps: where rows are packed from, in 32 bits, and gathered to, in 64.
     kept = 4 * int(went.sum()) + 8 * int((came * gathered).sum())
+    if keep:
+        elements = 2 * batch * head_dim
+        groups = tuple(zip(came.tolist(), went.tolist(), gathered.tolist(), strict=True))
+        kept += kept_buffers(groups, elements * itemsize, elements * wide)
     came, went = 2 * batch * head_dim * came, 2 * batch * head_dim * went
     # Groups k - 1, k and k + 1 with an empty one at either end.
     before, now, after = slice(0, -2), slice(1, -1), slice(2, None)
@@ -98,8 +128,9 @@ def ring_rank(
     carry = (query * head_dim + 2 * query) * wide
     # The last step makes lse, and out in the input's type.
     finishing = query * (3 * wide + head_dim * rounded)
+    computing = [local, remote * int(came.any()), finishing]
     moments = [first + local, _most(waiting), _most(gathering), _most(meeting + remote), finishing]
-    forward = inputs + kept + carry + max(moments)
+    forward = inputs + kept + carry + max(computing if keep else moments)
 
     saved = inputs + 2 * query * head_dim * itemsize + 2 * query * wide
     gradients = (query + 2 * keys) * head_dim * wide
@@ -110,6 +141,8 @@ def ring_rank(
         _tile(problem, heads, layout.lengths[rank], batch, head_dim, wide, 4, 1 + 3 * (rounded > 0))
         for heads in (together, apart)
     )
+    rounding = (query + 2 * keys) * head_dim * rounded
+    computing = [local, remote * int(came.any()), rounding]
     moments = [
         first + local,
         _most(waiting + home),
@@ -117,9 +150,10 @@ def ring_rank(
         _most(meeting + home + wide * came[now] + remote * (came[now] > 0)),
         _most(meeting + home + wide * came[now] * (1 + gathered[now])),
         _most(ahead + wide * (came[now] + went[now])),
-        (query + 2 * keys) * head_dim * rounded,
+        rounding,
     ]
-    return Memory(forward, kept + saved + gradients + max(moments))
+    backward = kept + saved + gradients + max(computing if keep else moments)
+    return Memory(forward, backward, kept)
 
 
 def _most(moments: IntArray) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
-from typing import Final
+from typing import Any, Final
 
 import torch
 
@@ -231,7 +231,9 @@ def plan_ring(call: Call, ring_size: int, gpu: GPU, link: Link) -> Ring:
     )
     sends, receives = Traffic(forward_out, backward_out), Traffic(forward_in, backward_in)
     held = [_memory(call, problem, layout, rank) for rank in ranks]
-    memory_of = Memory(max(m.forward for m in held), max(m.backward for m in held))
+    memory_of = Memory(
+        max(m.forward for m in held), max(m.backward for m in held), max(m.kept for m in held)
+    )
     pairs = _most_pairs(problem, layout)
     forward_flops = 4 * call.batch * call.head_dim * pairs
     step = None
@@ -252,7 +254,11 @@ def plan_ring(call: Call, ring_size: int, gpu: GPU, link: Link) -> Ring:
 
 
 def _memory(call: Call, problem: Problem, layout: Layout, rank: int) -> Memory:
-    shape = {"batch": call.batch, "head_dim": call.head_dim, "itemsize": call.itemsize}
+    shape: dict[str, Any] = {
+        "batch": call.batch,
+        "head_dim": call.head_dim,
+        "itemsize": call.itemsize,
+    }
     if layout.ring_size == 1 and call.itemsize < 8:
         return memory.whole_sequence(problem, **shape)
     return memory.ring_rank(problem, layout, rank, buffer_shards=call.buffer_shards, **shape)
@@ -309,7 +315,7 @@ def largest_length(call: Call, ring_size: int, gpu: GPU) -> int:
     def peak(n: int) -> int:
         longer = replace(call, n=n)
         layout = make_layout(n, ring_size)
-        ranks = {0, ring_size // 2, ring_size - 1}
+        ranks = {0, 1 % ring_size, ring_size // 2, ring_size - 1}
         return max(_memory(longer, longer.problem, layout, rank).peak for rank in ranks)
 
     guess = int(call.n * gpu.memory / peak(call.n))

@@ -70,10 +70,10 @@ def backward_rank(
     if alone is not None:
         dquery, dkey, dvalue = alone.backward(shard, dout, dlse, result, wide=True)
     else:
-        dquery, dkey, dvalue = (_zeros(x, dtype) for x in (shard.query, shard.key, shard.value))
+        dquery, dkey, dvalue = (zeros(x, dtype) for x in (shard.query, shard.key, shard.value))
     side = QuerySide(shard.query, dout, lse, delta, dquery)
     shifted = {
-        branch: QuerySide(query, dout, lse, delta, _zeros(query, dtype))
+        branch: QuerySide(query, dout, lse, delta, zeros(query, dtype))
         for branch, query in queries.items()
     }
     if alone is None:
@@ -99,7 +99,7 @@ def backward_rank(
     return side.dquery.to(source), dkey.to(source), dvalue.to(source)
 
 
-def _zeros(like: Tensor, dtype: torch.dtype) -> Tensor:
+def zeros(like: Tensor, dtype: torch.dtype) -> Tensor:
     """Contiguous zeros: gradients do not take over the strides of a transposed input."""
     return torch.zeros(like.shape, dtype=dtype, device=like.device)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from ..comm import Communicator, RankTask, Work
 from ..layout import Layout
 from .indexing import rank_rows
+from .trade import Blocks, trade
 
 
 def gather_rows(
@@ -34,17 +35,20 @@ def gather_rows(
             target[:, rows] = chunk
 
     place(rank, chunks)
-    sent = [chunk.contiguous() for chunk in chunks]
+    sent = [chunk if chunk.is_contiguous() else _packed(chunk, comm) for chunk in chunks]
     for step in range(1, size):
         target, source = (rank + step) % size, (rank - step) % size
         length = layout.lengths[source]
-        found = [c.new_empty((c.shape[0], length, *c.shape[2:])) for c in chunks]
+        found = [Blocks([(c.shape[0], length, *c.shape[2:])], c, comm).views[0] for c in chunks]
         works: list[Work] = []
         for chunk, buffer in zip(sent, found, strict=True):
-            sends = [(target, chunk)] if chunk.numel() else []
-            receives = [(source, buffer)] if buffer.numel() else []
-            if sends or receives:
-                works.append(comm.exchange(label, sends, receives))
+            works += trade(label, target, chunk, source, buffer, comm)
         yield from works
         place(source, found)
+        # Before the next step's buffers are made.
+        del found, buffer
     return whole
+
+
+def _packed(chunk: Tensor, comm: Communicator) -> Tensor:
+    return Blocks([chunk.shape], chunk, comm).views[0].copy_(chunk)

@@ -6,6 +6,7 @@ the chunk's owner, and the owner's finished rows go to everybody; so intermediat
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,12 +19,13 @@ from ..kernels.options import KernelOptions, KeyPart, QuerySide, Result
 from ..schedule import RankPlan
 from ..schedule.partials import PartialBlock, partial_blocks
 from ..typing import BoolArray, IntArray
-from .backward import Gradients, differentiate
+from .backward import Gradients, differentiate, zeros
 from .forward import attend
 from .gather import gather_rows
 from .indexing import index_tensor, rank_rows
 from .lanes import backward_terms, finish
 from .shifted import shifted_branches
+from .trade import Blocks, trade
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,21 +86,23 @@ def forward_replicated(
         return carry
 
     own = compute(rank)
-    for step in range(1, size):
-        target, source = (rank + step) % size, (rank - step) % size
+
+    def swap(target: int, source: int) -> RankTask[None]:
         out_blocks, in_blocks = chunks.blocks(rank, target), chunks.blocks(source, rank)
-        sends: list[tuple[int, Tensor]] = []
-        if out_blocks:
-            out, lse = compute(target).finish()
-            sends.append((target, _pack(out_blocks, torch.cat([out, lse[..., None]], -1))))
-        buffer = _buffer(in_blocks, own.weighted, own.weighted.shape[-1] + 1)
-        receives = [(source, buffer)] if in_blocks else []
-        if sends or receives:
-            yield comm.exchange("partial", sends, receives)
-        for block, values in _unpack(in_blocks, buffer, own.weighted, own.weighted.shape[-1] + 1):
+        partial = compute(target).finish() if out_blocks else None
+        sent = _room(out_blocks, own.weighted, 1, comm)
+        if partial is not None:
+            _pack(out_blocks, partial[0], [x[..., :-1] for x in sent.views])
+            _pack(out_blocks, partial[1], [x[..., -1] for x in sent.views])
+        received = _room(in_blocks, own.weighted, 1, comm)
+        yield from trade("partial", target, sent.flat, source, received.flat, comm)
+        for block, values in zip(in_blocks, received.views, strict=True):
             for lane in range(options.lanes):
                 out, lse = values[lane][..., :-1], values[lane][..., -1]
                 own.add_partial(lane, block.rows, block.heads, out, lse)
+
+    for step in range(1, size):
+        yield from swap((rank + step) % size, (rank - step) % size)
     mine = finish(own, plan.queries, options, given.query.dtype)
     out, lse = yield from gather_rows(plan.layout, [mine.out, mine.lse], comm, "result")
     return Result(out, lse, mine.lane_out, mine.lane_lse)
@@ -131,8 +135,7 @@ def backward_replicated(
     part = KeyPart(given.key, given.value, given.key_mask)
     rank, size, dtype = comm.rank, comm.size, compute_dtype(given.query.dtype)
     lse, delta = yield from _terms(plan, chunks, result, dout, dlse, options, comm)
-    dkey = torch.zeros_like(given.key, dtype=dtype)
-    dvalue = torch.zeros_like(given.value, dtype=dtype)
+    dkey, dvalue = (zeros(x, dtype) for x in (given.key, given.value))
     branches = shifted_branches(plan.problem)
 
     def compute(owner: int) -> Tensor:
@@ -150,15 +153,16 @@ def backward_replicated(
         return gradient
 
     own = compute(rank)
-    for step in range(1, size):
-        target, source = (rank + step) % size, (rank - step) % size
+
+    def swap(target: int, source: int) -> RankTask[None]:
         out_blocks, in_blocks = chunks.blocks(rank, target), chunks.blocks(source, rank)
-        sends = [(target, _pack(out_blocks, compute(target)))] if out_blocks else []
-        buffer = _buffer(in_blocks, own, own.shape[-1])
-        receives = [(source, buffer)] if in_blocks else []
-        if sends or receives:
-            yield comm.exchange("partial", sends, receives)
-        for block, values in _unpack(in_blocks, buffer, own, own.shape[-1]):
+        gradient = compute(target) if out_blocks else own
+        sent = _room(out_blocks, own, 0, comm)
+        _pack(out_blocks, gradient, sent.views)
+        del gradient
+        received = _room(in_blocks, own, 0, comm)
+        yield from trade("partial", target, sent.flat, source, received.flat, comm)
+        for block, values in zip(in_blocks, received.views, strict=True):
             for lane, total in enumerate(own):
                 put(
                     total,
@@ -166,6 +170,9 @@ def backward_replicated(
                     block.heads,
                     take(total, block.rows, block.heads) + values[lane],
                 )
+
+    for step in range(1, size):
+        yield from swap((rank + step) % size, (rank - step) % size)
     if not branches:
         own = own.to(given.query.dtype)
     found = yield from gather_rows(plan.layout, list(own), comm, "result")
@@ -199,28 +206,23 @@ def _terms(
     lse, delta = backward_terms(
         dout[:, rows], None if dlse is None else dlse[:, rows], mine, options
     )
-    both = torch.stack([lse, delta]).permute(2, 3, 0, 1, 4).contiguous()
+    both = torch.stack([lse, delta]).permute(2, 3, 0, 1, 4)
     (whole,) = yield from gather_rows(plan.layout, [both], comm, "result")
     lse, delta = whole.permute(2, 3, 0, 1, 4).contiguous()
     return lse, delta
 
 
-def _pack(blocks: tuple[PartialBlock, ...], values: Tensor) -> Tensor:
-    """The blocks' rows and heads of (lanes, b, n_rank, H, d), flat."""
-    return torch.cat([take(lane, x.rows, x.heads).flatten() for x in blocks for lane in values])
+def _room(
+    blocks: tuple[PartialBlock, ...], like: Tensor, further: int, comm: Communicator
+) -> Blocks:
+    """A message of the blocks' rows and heads of (lanes, b, n_rank, H, d + further)."""
+    lanes, b, _, _, d = like.shape
+    shapes = [(lanes, b, len(x.rows), len(x.heads), d + further) for x in blocks]
+    return Blocks(shapes, like, comm)
 
 
-def _buffer(blocks: tuple[PartialBlock, ...], like: Tensor, width: int) -> Tensor:
-    lanes, b = like.shape[:2]
-    return like.new_empty(sum(lanes * b * len(x.rows) * len(x.heads) * width for x in blocks))
-
-
-def _unpack(
-    blocks: tuple[PartialBlock, ...], flat: Tensor, like: Tensor, width: int
-) -> list[tuple[PartialBlock, Tensor]]:
-    lanes, b = like.shape[:2]
-    shapes = [(lanes, b, len(x.rows), len(x.heads), width) for x in blocks]
-    parts = torch.split(flat, [torch.Size(shape).numel() for shape in shapes])
-    return [
-        (block, part.view(shape)) for block, part, shape in zip(blocks, parts, shapes, strict=True)
-    ]
+def _pack(blocks: tuple[PartialBlock, ...], values: Tensor, into: Sequence[Tensor]) -> None:
+    """Copy the blocks' rows and heads of (lanes, b, n_rank, H, ...) into a message."""
+    for block, views in zip(blocks, into, strict=True):
+        for lane, view in zip(values, views, strict=True):
+            view.copy_(take(lane, block.rows, block.heads))

@@ -8,6 +8,7 @@ stands in.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -21,6 +22,7 @@ from ..schedule import Problem, RankPlan, Rows
 from ..schedule.heads import branch_offsets, head_set
 from ..typing import IntArray
 from .indexing import index_tensor
+from .trade import Blocks, trade
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -72,45 +74,53 @@ def _at(rows: IntArray, heads: Rows, device: torch.device) -> tuple[slice, Tenso
     return slice(None), index_tensor(rows, device)[:, None], index_tensor(heads.asarray(), device)
 
 
-def _flat(moves: tuple[_Move, ...], like: Tensor) -> Tensor:
-    b, _, _, d = like.shape
-    return like.new_empty(sum(b * len(m.source) * len(m.heads) * d for m in moves))
+def _read(tensor: Tensor, rows: IntArray, heads: Rows, out: Tensor) -> None:
+    """Write `tensor[:, rows, heads]` into a block of a message."""
+    _, *places = _at(rows, heads, tensor.device)
+    torch.ops.aten.index.Tensor_out(tensor, [None, *places], out=out)
 
 
-def _blocks(moves: tuple[_Move, ...], flat: Tensor, like: Tensor) -> list[Tensor]:
+def _carry(
+    out: tuple[_Move, ...],
+    target: int,
+    into: tuple[_Move, ...],
+    source: int,
+    read: Callable[[_Move, Tensor], None],
+    like: Tensor,
+    comm: Communicator,
+) -> RankTask[list[Tensor]]:
+    """Send what `read` finds for each move of `out`; the blocks of `into`, as they came."""
     b, _, _, d = like.shape
-    shapes = [(b, len(m.source), len(m.heads), d) for m in moves]
-    parts = torch.split(flat, [torch.Size(shape).numel() for shape in shapes])
-    return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+    def room(moves: tuple[_Move, ...]) -> Blocks:
+        return Blocks([(b, len(m.source), len(m.heads), d) for m in moves], like, comm)
+
+    sent = room(out)
+    for move, block in zip(out, sent.views, strict=True):
+        read(move, block)
+    if target == comm.rank:
+        return sent.views
+    received = room(into)
+    yield from trade("query", target, sent.flat, source, received.flat, comm)
+    return received.views
 
 
 def fetch_queries(plan: RankPlan, query: Tensor, comm: Communicator) -> RankTask[dict[int, Tensor]]:
     """The query tensor of each shifted branch: (b, n_rank, H, d), zero where nobody asks."""
     problem, layout, rank, size = plan.problem, plan.layout, plan.rank, plan.layout.ring_size
     shifted = {branch: torch.zeros_like(query) for branch in shifted_branches(problem)}
-    device = query.device
+
+    def read(move: _Move, block: Tensor) -> None:
+        _read(query, move.source, move.heads, block)
 
     def place(moves: tuple[_Move, ...], blocks: list[Tensor]) -> None:
         for move, block in zip(moves, blocks, strict=True):
-            at = _at(move.target, move.heads, device)
-            shifted[move.branch][at] = block
+            shifted[move.branch][_at(move.target, move.heads, query.device)] = block
 
-    def read(moves: tuple[_Move, ...]) -> list[Tensor]:
-        return [query[_at(m.source, m.heads, device)] for m in moves]
-
-    if not shifted:
-        return shifted
-    own = _moves(problem, layout, rank, rank)
-    place(own, read(own))
-    for step in range(1, size):
+    for step in range(size if shifted else 0):
         target, source = (rank + step) % size, (rank - step) % size
         out, into = _moves(problem, layout, rank, target), _moves(problem, layout, source, rank)
-        sends = [(target, torch.cat([x.flatten() for x in read(out)]))] if out else []
-        buffer = _flat(into, query)
-        receives = [(source, buffer)] if into else []
-        if sends or receives:
-            yield comm.exchange("query", sends, receives)
-        place(into, _blocks(into, buffer, query))
+        place(into, (yield from _carry(out, target, into, source, read, query, comm)))
     return shifted
 
 
@@ -119,26 +129,15 @@ def return_gradients(
 ) -> RankTask[None]:
     """Add the gradients of shifted queries to `dquery` of the ranks that own those queries."""
     problem, layout, rank, size = plan.problem, plan.layout, plan.rank, plan.layout.ring_size
-    device = dquery.device
+
+    def read(move: _Move, block: Tensor) -> None:
+        _read(shifted[move.branch], move.target, move.heads, block)
 
     def add(moves: tuple[_Move, ...], blocks: list[Tensor]) -> None:
         for move, block in zip(moves, blocks, strict=True):
-            at = _at(move.source, move.heads, device)
-            dquery[at] += block
+            dquery[_at(move.source, move.heads, dquery.device)] += block
 
-    def read(moves: tuple[_Move, ...]) -> list[Tensor]:
-        return [shifted[m.branch][_at(m.target, m.heads, device)] for m in moves]
-
-    if not shifted:
-        return
-    own = _moves(problem, layout, rank, rank)
-    add(own, read(own))
-    for step in range(1, size):
+    for step in range(size if shifted else 0):
         target, source = (rank + step) % size, (rank - step) % size
         out, into = _moves(problem, layout, source, rank), _moves(problem, layout, rank, target)
-        sends = [(source, torch.cat([x.flatten() for x in read(out)]))] if out else []
-        buffer = _flat(into, dquery)
-        receives = [(target, buffer)] if into else []
-        if sends or receives:
-            yield comm.exchange("query", sends, receives)
-        add(into, _blocks(into, buffer, dquery))
+        add(into, (yield from _carry(out, source, into, target, read, dquery, comm)))

@@ -178,13 +178,15 @@ def visible(
 ):  # fmt: skip
     """(HALF, BLOCK): which pairs of own rows and a block of the other side count."""
     column = gl.arange(0, BLOCK, layout=gl.SliceLayout(0, layout))
-    other = gl.expand_dims(first + column * rate, 0)
-    seen = (other >= begin) & (other < end)
+    # One comparison says both: numbers below 0 are large without a sign.
+    place = end - 1 - first - column * rate if ROWS_ARE_KEYS else first - begin + column * rate
+    count = end - begin
     if CAUSAL:
         row = gl.arange(0, HALF, layout=gl.SliceLayout(1, layout))
         own = gl.expand_dims(start + row * step, 1)
-        seen = seen & (other >= own if ROWS_ARE_KEYS else other <= own)
-    return seen
+        causal = end - own if ROWS_ARE_KEYS else own + 1 - begin
+        count = gl.maximum(gl.minimum(causal, count), 0)
+    return gl.expand_dims(place, 0).to(gl.uint32) < count.to(gl.uint32)
 
 
 @gluon.jit

@@ -12,7 +12,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .tile import dropout_factor, load_all_rows, load_rows, visible_pairs
+from .tile import add_product, dropout_factor, load_all_rows, load_rows, visible_pairs
 
 
 @triton.jit
@@ -75,7 +75,7 @@ def walk_keys(
                 (((positions - document) % segment_length) // rate)[None, :],
             )
         dscores = weights * (dweights - delta[:, None])
-        dquery = tl.dot(dscores.to(key.dtype), key, dquery, input_precision=PRECISION)
+        dquery = add_product(dquery, dscores.to(key.dtype), key, PRECISION)
     return dquery
 
 
@@ -214,9 +214,9 @@ def walk_queries(
             )
             dropped = weights * factor
             dweights = dweights * factor
-        dvalue = tl.dot(dropped.to(dout.dtype), dout, dvalue, input_precision=PRECISION)
+        dvalue = add_product(dvalue, dropped.to(dout.dtype), dout, PRECISION)
         dscores = weights * (dweights - delta[None, :])
-        dkey = tl.dot(dscores.to(query.dtype), query, dkey, input_precision=PRECISION)
+        dkey = add_product(dkey, dscores.to(query.dtype), query, PRECISION)
     return dkey, dvalue
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .tile import dropout_factor, load_all_rows, load_rows, visible_pairs
+from .tile import add_product, dropout_factor, load_all_rows, load_rows, visible_pairs
 
 
 @triton.jit
@@ -114,7 +114,7 @@ def walk_softmax(
         if KEY_MASK:
             value = tl.where(allowed[:, None], value, 0.0)
         acc = acc * rescale[:, None]
-        acc = tl.dot(weights.to(value.dtype), value, acc, input_precision=PRECISION)
+        acc = add_product(acc, weights.to(value.dtype), value, PRECISION)
         row_max = new_max
     return acc, row_max, row_sum
 

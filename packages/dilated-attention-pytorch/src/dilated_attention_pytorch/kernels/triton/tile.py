@@ -25,6 +25,21 @@ def load_all_rows(pointers, columns, HEAD: tl.constexpr, BLOCK_D: tl.constexpr):
 
 
 @triton.jit
+def add_product(acc, left, right, PRECISION: tl.constexpr):
+    """acc + left right.
+
+    Multipliers of float32 and float64 add one product at a time; over thousands of rows that costs
+    digits, so there a block's products are added up by themselves. Triton puts the accumulator
+    back into a product that may be exact; one of limited length it leaves alone.
+    """
+    if left.dtype.primitive_bitwidth >= 32:
+        length: tl.constexpr = left.shape[1]
+        block = tl.dot(left, right, input_precision=PRECISION, max_num_imprecise_acc=length)
+        return acc + block
+    return tl.dot(left, right, acc, input_precision=PRECISION)
+
+
+@triton.jit
 def visible_pairs(
     query_positions,
     key_positions,
