@@ -40,7 +40,9 @@ def draw(plan: Plan, path: Path) -> None:
             taken.plot(
                 [ring.ring_size for ring in timed], [x * 1e3 for x in parts], style, label=label
             )
-        taken.set(title="Time of a step (R > 1: at least)", ylabel="ms", yscale="log")
+        least = any(one.step.is_bound for one in timed if one.step)
+        title = "Time of a step (R > 1: at least)" if least else "Time of a step"
+        taken.set(title=title, ylabel="ms", yscale="log")
         taken.legend()
     for panel in panels:
         panel.set_xscale("log", base=2)

@@ -85,7 +85,7 @@ def _time(plan: Plan) -> list[str]:
     step = plan.ring.step
     if step is None:
         return [f"time       unknown: {plan.untimed}"]
-    bound = plan.ring.ring_size > 1
+    bound = step.is_bound
     parts = {
         "forward": step.forward,
         "backward": step.backward,
@@ -102,7 +102,7 @@ def _time(plan: Plan) -> list[str]:
     )
     if bound:
         lines.append(
-            "           (pairs at their least; a ring's own kernels were not timed on a GPU)"
+            "           (pairs at their least: no timed kernels take a ring's rows cut like this)"
         )
     if plan.gpu.note is not None:
         lines.append(f"           {plan.gpu.note}")
@@ -113,7 +113,7 @@ def _table(plan: Plan) -> list[str]:
     head = f"{'R':>6} {'memory':>9} {'fits':>5} {'sent fwd':>9} {'sent bwd':>9} {'step':>12}"
     lines = [head]
     for ring in plan.rings:
-        mark = "" if ring.ring_size == 1 else ">= "
+        mark = ">= " if ring.step is not None and ring.step.is_bound else ""
         step = "-" if ring.step is None else mark + duration(ring.step.total)
         cells = (
             f"{ring.ring_size:>6}",

@@ -19,17 +19,21 @@ DIRECTIONS = FORWARD, BACKWARD = "forward", "backward"
 GLUON, TRITON = "gluon", "triton"
 # Matrix products of a block: of the forward; of dq, and of dk and dv.
 _PRODUCTS: Final = {FORWARD: (2,), BACKWARD: (3, 4)}
+# Those of them that sum over the columns of a head; of 64 columns `gluon` leaves out the last 16
+# where they are empty.
+_OVER_COLUMNS: Final = {FORWARD: (1,), BACKWARD: (2, 2)}
+_FILLED: Final = 48
 
 
 class Kernel(NamedTuple):
-    """Rows of a block on the program's side and on the other, and products of a block.
+    """Rows of a block on the program's side and on the other, and products of whole columns.
 
     A tile of `gluon` has two halves that compute side by side; a block is one half's.
     """
 
     own: int
     other: int
-    products: int
+    products: float
 
 
 class Blocks(NamedTuple):
@@ -51,7 +55,11 @@ def kernels(backend: str, direction: str, head_dim: int) -> tuple[Kernel, ...]:
     if backend == GLUON:
         sizes = hopper.forward_blocks if direction == FORWARD else hopper.backward_blocks
         block = sizes(head_dim).block
-        return tuple(Kernel(hopper.HALF, block, count) for count in _PRODUCTS[direction])
+        left_out = 1 - _FILLED / 64 if head_dim <= _FILLED else 0.0
+        return tuple(
+            Kernel(hopper.HALF, block, count - left_out * over)
+            for count, over in zip(_PRODUCTS[direction], _OVER_COLUMNS[direction], strict=True)
+        )
     makers = (forward_blocks,) if direction == FORWARD else (dquery_blocks, dkey_blocks)
     made = [make(head_dim, torch.bfloat16) for make in makers]
     return tuple(
@@ -85,7 +93,7 @@ def _gluon_blocks(problem: Problem, kernel: Kernel, *, keys: bool) -> Blocks:
     tiles = table.tiles[table.programs[:, 1]].astype(np.int64)
     return Blocks(
         2 * _sums(table.pieces[:, 0].astype(np.int64), tiles[:, 5], tiles[:, 6]),
-        _sums((bits & 1) + (bits >> 1), tiles[:, 7], tiles[:, 8]),
+        _sums((bits & 1) + (bits >> 1 & 1), tiles[:, 7], tiles[:, 8]),
     )
 
 
