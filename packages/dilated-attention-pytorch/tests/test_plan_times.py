@@ -23,7 +23,7 @@ from dilated_attention_pytorch.plan import (
     NVLINK,
     Call,
     calibration,
-    planning,
+    step,
     tiles,
     work,
 )
@@ -254,5 +254,5 @@ def test_a_shard_is_a_sequence_where_the_schedule_says_so(
     layout = make_layout(n, size)
     for rank in range(size):
         begin = sum(layout.lengths[:rank])
-        found = planning.rows_are_a_sequence(pattern, begin, layout.lengths[rank])
+        found = step.rows_are_a_sequence(pattern, begin, layout.lengths[rank])
         assert found == (own_problem(Problem(pattern, n, 4, 4), layout, rank) is not None)

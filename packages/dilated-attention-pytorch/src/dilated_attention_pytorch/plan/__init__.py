@@ -8,7 +8,7 @@ from .planning import Call as Call
 from .planning import Plan as Plan
 from .planning import Ring as Ring
 from .planning import Source as Source
-from .planning import Step as Step
 from .planning import plan_call as plan_call
 from .report import as_json as as_json
 from .report import as_text as as_text
+from .step import Step as Step
