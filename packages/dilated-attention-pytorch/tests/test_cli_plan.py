@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from dilated_attention_pytorch.plan.report import duration
+
 if TYPE_CHECKING:
     from typer.testing import Result
 
@@ -40,11 +42,12 @@ def test_the_text_says_it_all() -> None:
         "memory     forward 433 MB, backward 967 MB of 141 GB on a rank: fits",
         "a rank sends 8,388,608, receives 8,388,608; to one other 8,388,608",
         "FLOPs      forward 4.261e+12, backward 1.065e+13",
-        "time       2.912 ms a step",
+        "transport  key_value by p2p: at most 25.2 MB at once, p2p 112 us",
+        "transport  gradient by p2p: at most 50.5 MB at once, p2p 193 us",
         "at the rates of the backend gluon on one NVIDIA H200",
         "longest    n =",
         "Best R: 1",
-        "Done first: R = 32.",
+        "Done first: R =",
     ):
         assert said in done.output
 
@@ -55,9 +58,17 @@ def test_json_has_the_numbers_of_the_text() -> None:
     assert found["ring"]["sent"] == {"forward": 8_388_608, "backward": 25_165_824}
     assert [one["ring_size"] for one in found["rings"]] == [1, 2, 4, 8, 16, 32, 64]
     step = found["ring"]["step"]
+    text = plan(*CALL, *LADDER, "--ring-size", "8").output
+    assert f"time       {duration(step['total'])} a step" in text
     assert step.pop("is_bound") is False
     assert step.pop("total") == pytest.approx(sum(step.values()))
     assert found["rates"] == {"backend": "gluon", "device": "NVIDIA H200"}
+    key_value, gradient = found["ring"]["transports"]
+    assert key_value["exchange"] == {"label": "key_value", "messages": 3, "nbytes": 25_239_552}
+    assert key_value["chosen"] == gradient["chosen"] == "p2p"
+    assert key_value["symmetric"] is None
+    assert gradient["p2p"] > key_value["p2p"] > found["links"]["p2p"]["latency"]
+    assert found["rings"][0]["transports"] == []
     assert found["call"]["pattern"]["branches"][1] == {"segment_length": 4096, "dilation_rate": 2}
 
 
@@ -66,6 +77,18 @@ def test_it_ends_with_1_where_the_call_does_not_fit() -> None:
     assert done.exit_code == 1
     assert "does NOT fit" in done.output
     assert "No ring up to R = 2 fits." in done.output
+
+
+def test_a_link_of_ones_own_is_what_rows_travel_by() -> None:
+    arguments = (*CALL, *LADDER, "--ring-size", "8", "--most", "1", "--json")
+    found, slow = (
+        json.loads(plan(*arguments, *more).output) for more in ((), ("--link-gbps", "1"))
+    )
+    way, other = (one["ring"]["transports"][0] for one in (found, slow))
+    assert slow["links"]["source"] == "--link-gbps"
+    latency = found["links"]["p2p"]["latency"]
+    assert other["p2p"] - latency == pytest.approx(way["exchange"]["nbytes"] / 1e9)
+    assert slow["ring"]["step"]["exposed_forward"] > found["ring"]["step"]["exposed_forward"]
 
 
 def test_times_of_another_gpu_say_where_they_come_from() -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from dilated_attention_pytorch import DilationPattern, cost
-from dilated_attention_pytorch.plan import GPUS, NVLINK, Call, Link, Source, plan_call
+from dilated_attention_pytorch.plan import GPUS, NVLINK, Call, Link, Links, Source, plan_call
 from dilated_attention_pytorch.plan.planning import largest_length, plan_ring
 from dilated_attention_pytorch.schedule import Problem
 
@@ -65,21 +65,24 @@ def test_the_best_ring_is_the_smallest_that_fits() -> None:
 
 
 def test_a_slow_link_is_waited_for() -> None:
-    fast, slow = (plan_ring(CALL, 8, H200, Link(0.0, rate)).step for rate in (1e15, 1e9))
+    links = [Links(Link(0.0, bandwidth), None, "test") for bandwidth in (1e15, 1e9)]
+    fast, slow = (plan_ring(CALL, 8, H200, one).step for one in links)
     assert fast is not None
     assert slow is not None
-    assert fast.exposed_forward == fast.exposed_backward == 0
+    assert fast.exposed_forward == pytest.approx(0, abs=1e-6)
+    assert fast.exposed_backward == pytest.approx(0, abs=1e-6)
     sent = plan_ring(CALL, 8, H200, NVLINK).sent
-    assert slow.forward + slow.exposed_forward == pytest.approx(sent.forward / 1e9)
-    assert slow.backward + slow.exposed_backward == pytest.approx(sent.backward / 1e9)
-    assert slow.total > fast.total
+    assert slow.forward + slow.exposed_forward >= sent.forward / 1e9
+    assert slow.backward + slow.exposed_backward >= sent.backward / 1e9
+    assert slow.forward + slow.backward == fast.forward + fast.backward
 
 
-def test_a_rank_of_two_takes_half_of_the_pairs_time() -> None:
-    one, two = (plan_ring(CALL, size, H200, NVLINK).step for size in (2, 4))
-    assert one is not None
+def test_a_rank_of_four_takes_half_the_time_of_one_of_two_and_little_more() -> None:
+    two, four = (plan_ring(CALL, size, H200, NVLINK).step for size in (2, 4))
     assert two is not None
-    assert two.forward == pytest.approx(one.forward / 2)
+    assert four is not None
+    assert 1 <= 2 * four.forward / two.forward < 1.05
+    assert 1 <= 2 * four.backward / two.backward < 1.05
 
 
 def test_times_are_of_what_auto_takes() -> None:

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from ..pattern import DilationPattern
-from ..plan import GPUS, NVLINK, Call, Link, as_json, as_text, plan_call
+from ..plan import GPUS, NVLINK, Call, as_json, as_text, plan_call
 from .plan_figure import draw
 
 
@@ -91,7 +91,10 @@ def plan(
     device = GPUS[gpu]
     if gpu_memory is not None:
         device = replace(device, memory=int(gpu_memory * 1e9))
-    link = NVLINK if link_gbps is None else Link(NVLINK.latency, link_gbps * 1e9)
+    links = NVLINK
+    if link_gbps is not None:
+        p2p = replace(NVLINK.p2p, bandwidth=link_gbps * 1e9)
+        links = replace(NVLINK, p2p=p2p, source="--link-gbps")
     try:
         pattern = _pattern(preset, rule, segment_lengths, dilation_rates)
         call = Call(
@@ -105,7 +108,7 @@ def plan(
             is_causal=causal,
             buffer_shards=buffer_shards,
         )
-        found = plan_call(call, ring_size, device, link, most=most)
+        found = plan_call(call, ring_size, device, links, most=most)
         if png is not None:
             draw(found, png)
     except (ValueError, ModuleNotFoundError) as error:

@@ -4,6 +4,7 @@ from .hardware import GPU as GPU
 from .hardware import GPUS as GPUS
 from .hardware import NVLINK as NVLINK
 from .hardware import Link as Link
+from .hardware import Links as Links
 from .planning import Call as Call
 from .planning import Plan as Plan
 from .planning import Ring as Ring

@@ -70,43 +70,60 @@ def _half(cases: list[dict[str, Any]], *, judging: bool) -> list[dict[str, Any]]
     return cases[not judging :: 2] if len(cases) > 1 else cases[judging:]
 
 
-def _fit(cases: list[Measured], masked: tuple[float, ...]) -> Rate:
+def _fit(cases: list[Measured], prices: dict[bool, tuple[float, ...]]) -> Rate:
     """The rate whose largest factor between predicted and measured is smallest, or nearly.
 
     Of those within `_NOISE` of it the one with the fewest programs at once: two cases would else
     be met exactly by any number of them.
+
+    Args:
+        cases: of one backend, direction and width.
+        prices: costs of a mask to try without and with causality.
     """
     _, _, head_dim, backend, direction, _ = cases[0]
     count = len(kernels(backend, direction, head_dim))
     found: list[tuple[float, Rate]] = []
     for slots in product(_SLOTS[backend], repeat=count):
-        for cost_of_mask in masked:
-            ratios = [
-                one.seconds
-                / units(
-                    one.problem,
-                    one.backend,
-                    one.direction,
-                    one.head_dim,
-                    1,
-                    slots,
-                    cost_of_mask,
-                    _MULTIPROCESSORS,
-                )
-                for one in cases
-            ]
-            middle = math.sqrt(max(ratios) * min(ratios))
-            rate = Rate(slots, cost_of_mask, round(middle * 1e12, 2))
-            found.append((max(ratios) / min(ratios), rate))
+        ends = [
+            [_ends(cases, is_causal, slots, price) for price in prices[is_causal]]
+            for is_causal in (False, True)
+        ]
+        for plain, causal in product(*ends):
+            least, most = min(plain[0], causal[0]), max(plain[1], causal[1])
+            picoseconds = round(math.sqrt(least * most) * 1e12, 2)
+            found.append((most / least, Rate(slots, plain[2], causal[2], picoseconds)))
     least = min(spread for spread, _ in found)
     near = [one for one in found if one[0] <= least * _NOISE]
     return min(near, key=lambda one: (sum(one[1].slots), one[0]))[1]
 
 
+def _ends(
+    cases: list[Measured], is_causal: bool, slots: tuple[int, ...], price: float
+) -> tuple[float, float, float]:
+    """Least and most seconds of a unit in the cases of one causality, and the price of a mask."""
+    ratios = [
+        one.seconds
+        / units(
+            one.problem,
+            one.backend,
+            one.direction,
+            one.head_dim,
+            1,
+            slots,
+            price,
+            _MULTIPROCESSORS,
+        )
+        for one in cases
+        if one.problem.is_causal == is_causal
+    ]
+    return min(ratios, default=math.inf), max(ratios, default=0.0), price
+
+
 def calibrate(report: dict[str, Any]) -> dict[str, Any]:
     """Fit the rates to the calibrating half of a report.
 
-    Where no case of a head dimension has masked blocks, their cost is that of the other.
+    Where no case of a head dimension and causality has masked blocks, their cost comes from the
+    other head dimension: a mask costs as much there, and a block in proportion to its columns.
 
     Returns:
         What `rates.json` holds.
@@ -124,6 +141,7 @@ def calibrate(report: dict[str, Any]) -> dict[str, Any]:
                     "head_dim": width,
                     "slots": list(rate.slots),
                     "masked": rate.masked,
+                    "masked_causal": rate.masked_causal,
                     "picoseconds": rate.picoseconds,
                 }
                 for width, rate in sorted(_by_width(mine).items())
@@ -142,20 +160,28 @@ def _by_width(cases: list[Measured]) -> dict[int, Rate]:
     for one in cases:
         groups.setdefault(padded(one.backend, one.head_dim), []).append(one)
     known: dict[int, Rate] = {}
-    for width, group in sorted(groups.items(), key=lambda item: not _any_masks(item[1])):
-        masked = _MASKED
-        if not _any_masks(group):
-            masked = tuple(rate.masked for rate in known.values())[:1] or (1.0,)
-        known[width] = _fit(group, masked)
+    for width, group in sorted(groups.items(), key=lambda item: -len(_masked_kinds(item[1]))):
+        kinds = _masked_kinds(group)
+        prices = {x: _MASKED if x in kinds else (_price(known, width, x),) for x in (False, True)}
+        known[width] = _fit(group, prices)
     return known
 
 
-def _any_masks(cases: list[Measured]) -> bool:
-    return any(
-        blocks.masked.any()
+def _price(known: dict[int, Rate], width: int, is_causal: bool) -> float:
+    """The price of a mask at a width from that at another, 1 where none is known."""
+    for other, rate in known.items():
+        return round(1 + (rate.price(is_causal) - 1) * other / width, 2)
+    return 1.0
+
+
+def _masked_kinds(cases: list[Measured]) -> set[bool]:
+    """Whether cases with masked blocks are causal."""
+    return {
+        one.problem.is_causal
         for one in cases
         for blocks in blocks_of(listed(one.problem), one.backend, one.direction, one.head_dim)
-    )
+        if blocks.masked.any()
+    }
 
 
 class Judged(NamedTuple):

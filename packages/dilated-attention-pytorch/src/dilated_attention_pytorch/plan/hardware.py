@@ -7,6 +7,7 @@ from typing import Final
 
 from ..cost import BUILT_IN
 from ..cost import Link as Link
+from ..cost import Links as Links
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,4 +34,4 @@ GPUS: Final = {
     ),
 }
 
-NVLINK: Final = BUILT_IN.p2p
+NVLINK: Final = BUILT_IN

@@ -15,9 +15,10 @@ from ..layout import Layout, make_layout
 from ..pattern import DilationPattern
 from ..schedule import Problem
 from . import memory, tiles, work
-from .hardware import GPU, Link
+from .hardware import GPU, Links
 from .memory import Memory
-from .step import Step, step_of
+from .ring_launches import Busiest
+from .step import Step, Transport, step_of, transports
 from .travel import likely_ranks, received, sent
 
 ITEMSIZE: Final = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}
@@ -105,6 +106,7 @@ class Ring:
         per_link: most bytes from one rank to one other, in each direction of the call.
         flops: (forward, backward) of the rank that computes most.
         ranks: how many ranks `memory`, `sent`, `received` and `per_link` are taken over.
+        transports: the way of each kind of exchange of which there are some.
         step: time, or None where no measurement tells it.
     """
 
@@ -116,6 +118,7 @@ class Ring:
     per_link: Traffic
     flops: tuple[int, int]
     ranks: int
+    transports: tuple[Transport, ...]
     step: Step | None
 
 
@@ -147,6 +150,7 @@ class Plan:
         fastest: the ring that fits and is done first; None where none fits or times are unknown.
         untimed: why there is no time, or None.
         rates: whose rates the times are; None where no ring has a time.
+        links: between any two GPUs.
     """
 
     call: Call
@@ -159,6 +163,7 @@ class Plan:
     fastest: int | None
     untimed: str | None
     rates: Source | None
+    links: Links
 
 
 def untimed(call: Call, ring_size: int) -> str | None:
@@ -181,7 +186,7 @@ def untimed(call: Call, ring_size: int) -> str | None:
     return None
 
 
-def plan_ring(call: Call, ring_size: int, gpu: GPU, link: Link) -> Ring:
+def plan_ring(call: Call, ring_size: int, gpu: GPU, links: Links) -> Ring:
     """One ring size, shards contiguous and as even as possible.
 
     Raises:
@@ -212,12 +217,14 @@ def plan_ring(call: Call, ring_size: int, gpu: GPU, link: Link) -> Ring:
     memory_of = Memory(
         max(m.forward for m in held), max(m.backward for m in held), max(m.kept for m in held)
     )
-    pairs = _most_pairs(problem, layout)
+    rank, pairs = _most_pairs(problem, layout)
+    ways = transports(call, layout, links)
     forward_flops = 4 * call.batch * call.head_dim * pairs
     step = None
     if untimed(call, ring_size) is None:
+        rows = max(int(x.sum()) for found in (out, into) for x in found.values()) // row
         partners = max(int((x > 0).sum()) for x in into.values())
-        step = step_of(call, layout, pairs, sends, receives, partners, link)
+        step = step_of(call, layout, Busiest(rank, pairs, rows, partners), ways, links)
     return Ring(
         ring_size,
         memory_of,
@@ -227,6 +234,7 @@ def plan_ring(call: Call, ring_size: int, gpu: GPU, link: Link) -> Ring:
         Traffic(link_forward * call.itemsize, link_backward),
         (forward_flops, forward_flops * 5 // 2),
         len(ranks),
+        tuple(way for way in ways if way.exchange.nbytes),
         step,
     )
 
@@ -242,9 +250,11 @@ def _memory(call: Call, problem: Problem, layout: Layout, rank: int) -> Memory:
     return memory.ring_rank(problem, layout, rank, buffer_shards=call.buffer_shards, **shape)
 
 
-def _most_pairs(problem: Problem, layout: Layout) -> int:
+def _most_pairs(problem: Problem, layout: Layout) -> tuple[int, int]:
+    """The rank whose queries have most pairs, and how many."""
     below = cost.pairs_below(problem, (0, *accumulate(layout.lengths)))
-    return max(after - before for before, after in pairwise(below))
+    pairs = [after - before for before, after in pairwise(below)]
+    return max(enumerate(pairs), key=lambda item: item[1])
 
 
 def _longest(start: int, fits: Callable[[int], bool]) -> int:
@@ -277,23 +287,27 @@ def largest_length(call: Call, ring_size: int, gpu: GPU) -> int:
     return _longest(guess, lambda n: peak(n) <= gpu.memory)
 
 
-def plan_call(call: Call, ring_size: int, gpu: GPU, link: Link, *, most: int | None = None) -> Plan:
+def plan_call(
+    call: Call, ring_size: int, gpu: GPU, links: Links, *, most: int | None = None
+) -> Plan:
     """Plan a call on a ring, beside the other ring sizes 1, 2, 4, ...
 
     Args:
         call: what is planned.
         ring_size: R.
         gpu: for which GPU.
-        link: between any two of them.
+        links: between any two of them.
         most: the largest other ring size; the larger of 64 and R where None.
 
     Raises:
         ValueError: `ring_size` is not positive.
     """
-    ring = plan_ring(call, ring_size, gpu, link)
+    ring = plan_ring(call, ring_size, gpu, links)
     limit = max(64, ring_size) if most is None else most
     sizes = [1 << i for i in range(limit.bit_length()) if 1 << i <= min(limit, call.n)]
-    rings = tuple(ring if size == ring_size else plan_ring(call, size, gpu, link) for size in sizes)
+    rings = tuple(
+        ring if size == ring_size else plan_ring(call, size, gpu, links) for size in sizes
+    )
     fitting = [one for one in {*rings, ring} if one.fits]
 
     best = min((one.ring_size for one in fitting), default=None)
@@ -315,4 +329,5 @@ def plan_call(call: Call, ring_size: int, gpu: GPU, link: Link, *, most: int | N
         fastest,
         untimed(call, ring_size),
         source,
+        links,
     )

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Final
 
 from .planning import Plan, Ring
+from .step import Transport
 
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB", "PB")
 
@@ -78,7 +79,15 @@ def _bytes(ring: Ring) -> list[str]:
         f"           backward: a rank sends {ring.sent.backward:,}, receives "
         f"{ring.received.backward:,}; to one other {ring.per_link.backward:,}",
         f"           (most of any rank, over {over} ranks)",
+        *(f"transport  {_way(way)}" for way in ring.transports),
     ]
+
+
+def _way(way: Transport) -> str:
+    both = ("p2p", way.p2p), ("symmetric", way.symmetric)
+    times = ", ".join(f"{name} {duration(x)}" for name, x in both if x is not None)
+    exchange = way.exchange
+    return f"{exchange.label} by {way.chosen}: at most {amount(exchange.nbytes)} at once, {times}"
 
 
 def _time(plan: Plan) -> list[str]:

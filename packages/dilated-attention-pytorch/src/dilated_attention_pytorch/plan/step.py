@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .. import cost
-from ..cost import Traffic
+from ..cost import Exchange, Links
 from ..layout import Layout
-from ..pattern import DilationPattern
-from ..schedule.gathering import steps_together
 from . import tiles, work
-from .hardware import Link
+from .ring_launches import Busiest, Group, finished, launches_of
+from .tiles import BACKWARD, FORWARD
 
 if TYPE_CHECKING:
     from .planning import Call
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 class Step:
     """Seconds of one forward and backward of the busiest rank, and where they go.
 
-    GPU time; a call takes longer where the host launches more slowly. For R > 1 it is the rank's
-    share of one GPU's time, by pairs, where the Hopper kernels take a rank's own rows as a
-    sequence, and received ones past the same tiles. Elsewhere it is a lower bound: the pairs at the
-    rate of full blocks, computed once where `gluon` computes them once for several branches.
-    Transfers run beside the computation; `exposed_*` is what of them is left over.
+    GPU time; a call takes longer where the host launches more slowly. For R > 1 on the Hopper
+    kernels it follows the ring's launches: blocks of the tiles that run while rows travel, and of
+    those that wait for them. Where a ring's rows go through kernels that were not timed it is a
+    lower bound: the pairs at the rate of full blocks, computed once where `gluon` computes them
+    once for several branches, beside all of the transfers.
 
     Args:
         forward: of the kernels.
         backward: of the kernels.
         exposed_forward: waiting for rows.
-        exposed_backward: waiting for rows.
+        exposed_backward: waiting for rows and gradients.
         is_bound: whether the kernels take that long at least.
     """
 
@@ -47,55 +47,96 @@ class Step:
         return self.forward + self.backward + self.exposed_forward + self.exposed_backward
 
 
-def step_of(
-    call: Call, layout: Layout, pairs: int, goes: Traffic, comes: Traffic, partners: int, link: Link
-) -> Step:
-    """The kernels' tiles, one by one, and of a ring the rank's share or the least; and the link.
+@dataclass(frozen=True, slots=True)
+class Transport:
+    """Which way one kind of exchange takes, and how long the largest one takes each way.
 
-    An exchange, of one message or of several that go together, waits for the link's latency; in
-    backward another carries the gradients home.
+    Args:
+        exchange: what travels at once, at most.
+        chosen: `p2p` or `symmetric`, as the ring chooses.
+        p2p: seconds by batched sends and receives.
+        symmetric: seconds through symmetric memory; None where that is not known.
+    """
+
+    exchange: Exchange
+    chosen: str
+    p2p: float
+    symmetric: float | None
+
+
+def transports(call: Call, layout: Layout, links: Links) -> tuple[Transport, ...]:
+    """The way of each kind of exchange of a ring, layout `sharded`; none where R = 1."""
+    if layout.ring_size == 1:
+        return ()
+    found = cost.exchanges(
+        call.problem,
+        layout,
+        replicated=False,
+        batch=call.batch,
+        head_dim=call.head_dim,
+        itemsize=call.itemsize,
+        buffer_shards=call.buffer_shards,
+    )
+    return tuple(
+        Transport(
+            one,
+            cost.fastest(links, one),
+            links.p2p.seconds(one.nbytes, one.messages),
+            None if links.symmetric is None else links.symmetric.seconds(one.nbytes, one.messages),
+        )
+        for one in found
+    )
+
+
+def step_of(
+    call: Call,
+    layout: Layout,
+    busiest: Busiest,
+    ways: tuple[Transport, ...],
+    links: Links,
+) -> Step:
+    """The kernels of the busiest rank, and what it waits for rows and, in backward, gradients.
+
+    Args:
+        call: what is planned.
+        layout: contiguous shards.
+        busiest: of the ranks.
+        ways: of rows, and of gradients; none where R = 1.
+        links: between the ranks.
     """
     rates, problem = work.fitted(), call.problem
     kinds = [(call.backend, direction, call.head_dim) for direction in tiles.DIRECTIONS]
-    bound = layout.ring_size > 1 and not _cuts_tiles_alone(call, layout)
-    if bound:
-        forward, backward = (
-            work.least_seconds(problem, pairs * call.batch, *kind, rates) for kind in kinds
-        )
-    else:
-        share = pairs / max(1, cost.visible_pairs(problem))
-        forward, backward = (
-            share * work.seconds(problem, *kind, call.batch, rates) for kind in kinds
-        )
     if layout.ring_size == 1:
+        forward, backward = (work.seconds(problem, *kind, call.batch, rates) for kind in kinds)
         return Step(forward, backward, 0.0, 0.0, is_bound=False)
-    exchanges = -(-partners // steps_together(problem, layout, call.buffer_shards))
-    there = exchanges * link.latency + max(goes.forward, comes.forward) / link.bandwidth
-    back = 2 * exchanges * link.latency + max(goes.backward, comes.backward) / link.bandwidth
-    waiting = max(0.0, there - forward), max(0.0, back - backward)
-    return Step(forward, backward, *waiting, is_bound=bound)
-
-
-def _cuts_tiles_alone(call: Call, layout: Layout) -> bool:
-    """Whether a ring runs one GPU's tiles, cut at the shards and no further."""
-    if call.backend != tiles.GLUON or work.period(call.problem) > work.LONGEST_PERIOD:
-        return False
-    return all(rows_are_a_sequence(call.pattern, *shard) for shard in _shards(layout))
-
-
-def _shards(layout: Layout) -> list[tuple[int, int]]:
-    """First row and number of rows of the first ranks, one in the middle, and the last."""
-    ranks = {0, 1, layout.ring_size // 2, layout.ring_size - 1}
-    return [(sum(layout.lengths[:rank]), layout.lengths[rank]) for rank in sorted(ranks)]
-
-
-def rows_are_a_sequence(pattern: DilationPattern, begin: int, length: int) -> bool:
-    """Whether `schedule.own` finds a shard's rows to be a sequence, without listing them."""
-    return all(
-        begin % one.segment_length == 0
-        or (
-            begin % one.segment_length % one.dilation_rate == 0
-            and begin % one.segment_length + length <= one.segment_length
-        )
-        for one in pattern.branches
+    elements = 2 * call.batch * call.head_dim
+    itemsizes = call.itemsize, max(4, call.itemsize)
+    there, home = (
+        _exchange(links, way, elements * itemsize)
+        for way, itemsize in zip(ways, itemsizes, strict=True)
     )
+    launches = launches_of(call, layout, busiest)
+    if launches is None:
+        pairs = busiest.pairs * call.batch
+        forward, backward = (work.least_seconds(problem, pairs, *kind, rates) for kind in kinds)
+        every = Group(busiest.rows, max(1, busiest.partners), 0.0)
+        moved = there(every), there(every) + home(every)
+        waits = max(0.0, moved[0] - forward), max(0.0, moved[1] - backward)
+    else:
+        forward, backward = (launches[direction].kernels for direction in tiles.DIRECTIONS)
+        waits = (
+            finished(launches[FORWARD], there) - forward,
+            finished(launches[BACKWARD], there, home) - backward,
+        )
+    return Step(forward, backward, *waits, is_bound=launches is None)
+
+
+def _exchange(links: Links, way: Transport, row: int) -> Callable[[Group], float]:
+    """Seconds of a group's exchange; `row` is bytes of a row-head."""
+    link = links.p2p if way.chosen == "p2p" else links.symmetric
+    assert link is not None, "only a link that is known is chosen"
+
+    def seconds(group: Group) -> float:
+        return link.seconds(group.rows * row, group.messages) if group.rows else 0.0
+
+    return seconds

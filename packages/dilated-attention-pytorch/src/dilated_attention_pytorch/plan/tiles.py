@@ -11,7 +11,7 @@ import torch
 from ..kernels.gluon import blocks as hopper
 from ..kernels.triton.blocks import dkey_blocks, dquery_blocks, forward_blocks
 from ..schedule import Problem
-from ..schedule.streams import stream_table
+from ..schedule.streams import StreamTable, stream_table
 from ..schedule.tables import tile_table
 from ..typing import IntArray
 
@@ -88,7 +88,11 @@ def _triton_blocks(problem: Problem, kernel: Kernel, *, keys: bool) -> Blocks:
 
 
 def _gluon_blocks(problem: Problem, kernel: Kernel, *, keys: bool) -> Blocks:
-    table = stream_table(problem, kernel.own, kernel.other, keys=keys)
+    return blocks_of_table(stream_table(problem, kernel.own, kernel.other, keys=keys))
+
+
+def blocks_of_table(table: StreamTable) -> Blocks:
+    """Blocks of the programs of a launch of `gluon`."""
     bits = table.edges[:, 4].astype(np.int64)
     tiles = table.tiles[table.programs[:, 1]].astype(np.int64)
     return Blocks(

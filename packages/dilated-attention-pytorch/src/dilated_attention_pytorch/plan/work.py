@@ -1,6 +1,6 @@
 """Seconds that the kernels of one GPU compute, from the tiles that they are launched on.
 
-A program costs its blocks: one that needs no mask costs 1, one that does `masked`. Programs start
+A program costs its blocks: one that needs no mask costs 1, one that does its price. Programs start
 in launch order on the first of `slots` free places of each multiprocessor. The time of a kernel is
 the end of the last program, times one rate; so uneven tiles, masks and a short last wave count.
 """
@@ -23,7 +23,7 @@ from .. import cost
 from ..kernels.select import Request, hopper_refusal
 from ..schedule import Problem
 from ..schedule.classes import count_cells
-from .tiles import GLUON, TRITON, blocks_of, kernels, padded
+from .tiles import GLUON, TRITON, Blocks, Kernel, blocks_of, kernels, padded
 
 # Tiles are listed up to here; beyond it the time of a pair is the one found here.
 _MOST_ROWS: Final = 1 << 18
@@ -40,13 +40,19 @@ class Rate:
 
     Args:
         slots: programs that a multiprocessor runs at once, for each kernel of the direction.
-        masked: cost of a block with a mask over one without.
+        masked: cost of a block with a mask over one without, in kernels that are not causal.
+        masked_causal: the same in causal ones, which compare positions of queries and keys as well.
         picoseconds: of a place, for one product of one executed pair.
     """
 
     slots: tuple[int, ...]
     masked: float
+    masked_causal: float
     picoseconds: float
+
+    def price(self, is_causal: bool) -> float:
+        """Cost of a block with a mask over one without."""
+        return self.masked_causal if is_causal else self.masked
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +74,7 @@ def read_rates(found: dict[str, Any]) -> Rates:
     """Rates from what `calibration.calibrate` returned."""
     by_kind = {
         (one["backend"], one["direction"], one["head_dim"]): Rate(
-            tuple(one["slots"]), one["masked"], one["picoseconds"]
+            tuple(one["slots"]), one["masked"], one["masked_causal"], one["picoseconds"]
         )
         for one in found["rates"]
     }
@@ -105,6 +111,15 @@ def last_end(work: npt.NDArray[np.float64], places: int) -> float:
     return max(ends)
 
 
+def kernel_units(
+    blocks: Blocks, kernel: Kernel, batch: int, slots: int, masked: float, multiprocessors: int
+) -> float:
+    """The time of a launch where a product of a pair takes a place one second."""
+    work = np.tile(blocks.plain + masked * blocks.masked, batch)
+    end = last_end(work, slots * multiprocessors)
+    return end * slots * kernel.own * kernel.other * kernel.products
+
+
 @lru_cache(maxsize=8192)
 def _kernel_units(
     problem: Problem,
@@ -119,9 +134,7 @@ def _kernel_units(
 ) -> float:
     blocks = blocks_of(problem, backend, direction, head_dim)[number]
     kernel = kernels(backend, direction, head_dim)[number]
-    work = np.tile(blocks.plain + masked * blocks.masked, batch)
-    end = last_end(work, slots * multiprocessors)
-    return end * slots * kernel.own * kernel.other * kernel.products
+    return kernel_units(blocks, kernel, batch, slots, masked, multiprocessors)
 
 
 def units(
@@ -176,7 +189,7 @@ def seconds(
         head_dim,
         batch,
         rate.slots,
-        rate.masked,
+        rate.price(problem.is_causal),
         rates.multiprocessors,
     )
     return found * rate.picoseconds * 1e-12
