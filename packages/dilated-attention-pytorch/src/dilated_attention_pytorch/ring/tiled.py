@@ -257,8 +257,9 @@ def backward_tiled(
             tiles, table = launches.after(group), tiled.received[group]
             assert table is not None
             if tiles is not None:
-                both = ((key, keys), (value, values))
-                backend.dquery_tiles(tiles, query, both, dout, statistics, dquery, scale)
+                backend.dquery_tiles(
+                    *(tiles, query, ((key, keys), (value, values)), dout, statistics, dquery, scale)
+                )
             gradient = comm.workspace.empty(2 * keys.numel(), torch.float32, key.device)
             flat = gradient.view(2, *keys.shape)
             backend.dkey_tiles(
