@@ -25,33 +25,24 @@ _CYCLE: Final = 6
 
 
 @lru_cache(maxsize=1024)
-def kept_buffers(
-    groups: tuple[Group, ...], row: int, wide_row: int, *, tiled: bool = False
-) -> int:
+def kept_buffers(groups: tuple[Group, ...], row: int, wide_row: int) -> int:
     """Bytes of a rank's message buffers, all of which it has from its second step on.
 
     Args:
         groups: of the rank's rounds, an empty one at either end.
         row: bytes of a row-head's key and value.
         wide_row: of their gradients.
-        tiled: in the order of `ring.tiled`.
     """
     workspace = Workspace(keep=True)
     some = [one for run in _alike(groups) for one in run[: _CYCLE + len(run) % _CYCLE]]
     # The second step may find what the first did not.
     for backward in (False, True, False, True):
-        _direction(workspace, some, row, wide_row, backward=backward, tiled=tiled)
+        _direction(workspace, some, row, wide_row, backward=backward)
     return workspace.nbytes
 
 
 def _direction(
-    workspace: Workspace,
-    groups: list[Group],
-    row: int,
-    wide_row: int,
-    *,
-    backward: bool,
-    tiled: bool,
+    workspace: Workspace, groups: list[Group], row: int, wide_row: int, *, backward: bool
 ) -> None:
     """Lend the buffers of one forward or backward."""
 
