@@ -119,7 +119,7 @@ def test_blocks_of_a_ring_are_those_that_it_executes(call: Call, size: int) -> N
     assert seen >= 5
 
 
-@pytest.mark.parametrize("size", [2, 4, 8])
+@pytest.mark.parametrize("size", [pytest.param(2, marks=pytest.mark.slow), 4, 8])
 @pytest.mark.parametrize(
     "call",
     [
