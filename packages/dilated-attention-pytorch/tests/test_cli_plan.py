@@ -39,7 +39,7 @@ def test_the_text_says_it_all() -> None:
     assert done.exit_code == 0, done.output
     for said in (
         "R = 8 of NVIDIA H200",
-        "memory     forward 433 MB, backward 967 MB of 141 GB on a rank: fits",
+        "memory     forward 429 MB, backward 733 MB of 141 GB on a rank: fits",
         "a rank sends 8,388,608, receives 8,388,608; to one other 8,388,608",
         "FLOPs      forward 4.261e+12, backward 1.065e+13",
         "transport  key_value by p2p: at most 25.2 MB at once, p2p 112 us",

@@ -12,7 +12,7 @@ from dilated_attention_pytorch.layout import Layout, make_layout
 from dilated_attention_pytorch.plan import NVLINK, Call
 from dilated_attention_pytorch.plan.hardware import GPUS
 from dilated_attention_pytorch.plan.planning import plan_ring
-from dilated_attention_pytorch.plan.travel import likely_ranks, received, sent
+from dilated_attention_pytorch.plan.travel import leaving, likely_ranks, received, sent
 from dilated_attention_pytorch.schedule import Problem, key_classes
 from dilated_attention_pytorch.schedule.balance import pairs_by_rank
 from dilated_attention_pytorch.schedule.messages import message
@@ -51,6 +51,19 @@ def test_rows_between_any_two_ranks_equal_the_schedules(problem: Problem, layout
         out = [counted(problem, layout, rank, other) for other in ranks]
         assert received(problem, layout, rank).tolist() == into
         assert sent(problem, layout, rank).tolist() == out
+
+
+@pytest.mark.parametrize(("problem", "layout"), random_cases(150))
+def test_rows_that_leave_a_rank_are_counted_once(problem: Problem, layout: Layout) -> None:
+    for rank in range(layout.ring_size):
+        of_class: list[set[int]] = [set() for _ in key_classes(problem)]
+        for target in range(layout.ring_size):
+            if target != rank:
+                rows = message(problem, layout, rank, target).rows
+                for known, more in zip(of_class, rows, strict=True):
+                    known.update(more.tolist())
+        classes = zip(of_class, key_classes(problem), strict=True)
+        assert leaving(problem, layout, rank) == sum(len(x) * len(c.heads) for x, c in classes)
 
 
 @pytest.mark.parametrize(("problem", "layout"), random_cases(40))

@@ -80,6 +80,8 @@ def ring_rank(
 ) -> Memory:
     """One rank of a ring (or R = 1 with the backend `eager`), contiguous, layout `sharded`.
 
+    For kernels that are given parts of the keys; `tiled_memory` knows those that stream them.
+
     Args:
         problem: what is computed.
         layout: who holds which rows.
@@ -96,7 +98,7 @@ def ring_rank(
     keys = batch * layout.lengths[rank] * problem.num_kv_heads
     inputs = (query + 2 * keys) * head_dim * itemsize
     rounded = 0 if itemsize == wide else itemsize
-    came, went, gathered = _groups(problem, layout, rank, buffer_shards)
+    came, went, gathered = groups_of(problem, layout, rank, buffer_shards)
     # What a plan keeps: where rows are packed from, in 32 bits, and gathered to, in 64.
     kept = 4 * int(went.sum()) + 8 * int((came * gathered).sum())
     if keep:
@@ -160,7 +162,7 @@ def _most(moments: IntArray) -> int:
     return int(moments.max(initial=0))
 
 
-def _groups(
+def groups_of(
     problem: Problem, layout: Layout, rank: int, buffer_shards: int
 ) -> tuple[IntArray, IntArray, IntArray]:
     """Row-heads that come and that go in each group of rounds, and whether they are gathered.

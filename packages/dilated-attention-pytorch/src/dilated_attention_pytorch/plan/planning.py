@@ -17,8 +17,9 @@ from ..schedule import Problem
 from . import memory, tiles, work
 from .hardware import GPU, Links
 from .memory import Memory
-from .ring_launches import Busiest
+from .ring_launches import Busiest, runs_tiles
 from .step import Step, Transport, step_of, transports
+from .tiled_memory import tiled_rank
 from .travel import likely_ranks, received, sent
 
 ITEMSIZE: Final = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}
@@ -240,14 +241,13 @@ def plan_ring(call: Call, ring_size: int, gpu: GPU, links: Links) -> Ring:
 
 
 def _memory(call: Call, problem: Problem, layout: Layout, rank: int) -> Memory:
-    shape: dict[str, Any] = {
-        "batch": call.batch,
-        "head_dim": call.head_dim,
-        "itemsize": call.itemsize,
-    }
+    shape: dict[str, Any] = {"batch": call.batch, "head_dim": call.head_dim}
     if layout.ring_size == 1 and call.itemsize < 8:
-        return memory.whole_sequence(problem, **shape)
-    return memory.ring_rank(problem, layout, rank, buffer_shards=call.buffer_shards, **shape)
+        return memory.whole_sequence(problem, itemsize=call.itemsize, **shape)
+    shape["buffer_shards"] = call.buffer_shards
+    if call.itemsize == 2 and runs_tiles(call, layout):
+        return tiled_rank(problem, layout, rank, **shape)
+    return memory.ring_rank(problem, layout, rank, itemsize=call.itemsize, **shape)
 
 
 def _most_pairs(problem: Problem, layout: Layout) -> tuple[int, int]:

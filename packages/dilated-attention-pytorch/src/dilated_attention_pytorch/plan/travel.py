@@ -9,7 +9,7 @@ constant the union repeats with the least common multiple of their rates.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import accumulate, pairwise
 from typing import NamedTuple
@@ -31,6 +31,8 @@ class _Lattice(NamedTuple):
     residues: tuple[int, ...]
 
 
+# Branch, its offsets, its rate, start and end of one of its segments.
+_Segment = tuple[int, Sequence[int], int, int, int]
 _Periodic = tuple[tuple[int, int, tuple[int, ...]], ...]
 
 
@@ -75,8 +77,8 @@ def _starts(layout: Layout) -> IntArray:
 
 def _crossing(
     problem: Problem, offsets: Sequence[Sequence[int]], position: int
-) -> Iterator[tuple[int, Sequence[int], int, int, int]]:
-    """(branch, its offsets, its rate, start and end of its segment that holds a position)."""
+) -> Iterator[_Segment]:
+    """Of each branch its segment that holds a position."""
     for branch, of_branch in enumerate(offsets):
         if of_branch:
             w = problem.segment_length(branch)
@@ -155,10 +157,34 @@ def sent(problem: Problem, layout: Layout, rank: int) -> IntArray:
     return found
 
 
-def _seen(
-    segments: Sequence[tuple[int, Sequence[int], int, int, int]], c: int, d: int, a: int, b: int
-) -> int:
+@lru_cache(maxsize=1024)
+def leaving(problem: Problem, layout: Layout, rank: int) -> int:
+    """Row-heads of a rank that travel at all, to however many ranks.
+
+    Equal to counting the union over the targets of `schedule.message(problem, layout, rank, ...)`.
+    """
+    _check(problem, layout)
+    starts = _starts(layout)
+    c, d = int(starts[rank]), int(starts[rank + 1])
+    if c == d:
+        return 0
+    found = 0
+    for key_class in key_classes(problem):
+        lattices = []
+        for later in _sides(problem):
+            segments = _crossing(problem, key_class.offsets, d - 1 if later else c)
+            lattices += _held(segments, c, d, *((d, problem.n) if later else (0, c)))
+        found += len(key_class.heads) * int(_below(lattices, np.array([d]))[0])
+    return found
+
+
+def _seen(segments: Iterable[_Segment], c: int, d: int, a: int, b: int) -> int:
     """How many of the keys c:d the queries a:b see through these segments."""
+    return int(_below(_held(segments, c, d, a, b), np.array([d]))[0])
+
+
+def _held(segments: Iterable[_Segment], c: int, d: int, a: int, b: int) -> list[_Lattice]:
+    """The keys c:d that the queries a:b see through these segments, of each segment."""
     lattices = []
     for _, offsets, rate, start, end in segments:
         low, high = max(a, start), min(b, end)
@@ -166,7 +192,7 @@ def _seen(
         begin, stop = max(c, start), min(d, end)
         if residues and begin < stop:
             lattices.append(_Lattice(begin, stop, start, rate, residues))
-    return int(_below(lattices, np.array([d]))[0])
+    return lattices
 
 
 def _check(problem: Problem, layout: Layout) -> None:
