@@ -35,9 +35,6 @@ from dilated_attention_pytorch.schedule.own import own_problem
 
 ROOT = Path(__file__).parents[3]
 LIMIT = 0.15
-# Long streams without branches run faster than the ladders that the rates come from. The plan is of
-# contiguous shards; this case is a zigzag.
-BEYOND = {("dense, causal", 2, "forward"), ("dense, causal", 2, "backward")}
 H200 = GPUS["h200"]
 # Of processor time, on one core of a small machine.
 SECONDS = 30
@@ -91,8 +88,7 @@ def test_kernels_of_all_ranks_are_told_within_fifteen_percent(case: Case, order:
                 told[direction] += launches[direction].kernels
         for direction in tiles.DIRECTIONS:
             ratio = told[direction] * 1e3 / rings[size]["ms"][direction]
-            beyond = (case.name, size, direction) in BEYOND
-            assert (abs(ratio - 1) > LIMIT) == beyond, (size, direction, ratio)
+            assert abs(ratio - 1) <= LIMIT, (size, direction, ratio)
 
 
 @pytest.mark.parametrize("call", [WAITS, ADDS], ids=["waits", "adds"])

@@ -12,7 +12,7 @@ from .. import cost
 from ..pattern import DilationPattern
 from ..schedule import Problem
 
-GROUPS: Final = ("small", "ladder", "paper", "gigapath", "long", "flex", "cpu")
+GROUPS: Final = ("small", "ladder", "paper", "gigapath", "dense", "long", "flex", "cpu")
 
 _LADDER: Final = DilationPattern.longnet([2048 << i for i in range(5)], [1 << i for i in range(5)])
 _DENSE: Final = ("dense_same_n", "dense_same_flops")
@@ -125,6 +125,20 @@ def _paper(*, is_causal: bool) -> Case:
     )
 
 
+def _dense(head_dim: int, *, is_causal: bool) -> Case:
+    """One branch over all: the classic attention, streams as long as they get."""
+    return Case(
+        name=f"dense-64k-d{head_dim}{'-causal' if is_causal else ''}",
+        group="dense",
+        pattern=DilationPattern.longnet([1 << 16], [1]),
+        n=1 << 16,
+        heads=16,
+        head_dim=head_dim,
+        is_causal=is_causal,
+        peers=("dense_same_n",),
+    )
+
+
 def _long(n: int) -> Case:
     return Case(
         name=f"ladder-{n >> 20}M-h8-d64",
@@ -164,6 +178,7 @@ CASES: Final[tuple[Case, ...]] = (
     *(_paper(is_causal=is_causal) for is_causal in (False, True)),
     *(_gigapath(n) for n in (10_001, 45_681, 70_001)),
     _gigapath(45_681, is_causal=True),
+    *(_dense(d, is_causal=is_causal) for d in (128, 64) for is_causal in (False, True)),
     *(_long(n) for n in (1 << 20, 1 << 24)),
     # A case and a group of its own: FlexAttention compiles for a minute.
     replace(_ladder(1 << 17, 128, ("flex",), group="flex"), name="flex-128k-d128"),

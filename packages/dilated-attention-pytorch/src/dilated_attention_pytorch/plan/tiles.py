@@ -23,17 +23,22 @@ _PRODUCTS: Final = {FORWARD: (2,), BACKWARD: (3, 4)}
 # where they are empty.
 _OVER_COLUMNS: Final = {FORWARD: (1,), BACKWARD: (2, 2)}
 _FILLED: Final = 48
+# Rows of the other side that a program could stream while it begins and ends: loads its own rows,
+# fills its buffers and writes results.
+_START: Final = {GLUON: 512, TRITON: 128}
 
 
 class Kernel(NamedTuple):
     """Rows of a block on the program's side and on the other, and products of whole columns.
 
-    A tile of `gluon` has two halves that compute side by side; a block is one half's.
+    A tile of `gluon` has two halves that compute side by side; a block is one half's. A program
+    takes the time of `start` blocks beside those that it computes.
     """
 
     own: int
     other: int
     products: float
+    start: float
 
 
 class Blocks(NamedTuple):
@@ -57,13 +62,13 @@ def kernels(backend: str, direction: str, head_dim: int) -> tuple[Kernel, ...]:
         block = sizes(head_dim).block
         left_out = 1 - _FILLED / 64 if head_dim <= _FILLED else 0.0
         return tuple(
-            Kernel(hopper.HALF, block, count - left_out * over)
+            Kernel(hopper.HALF, block, count - left_out * over, _START[GLUON] / block)
             for count, over in zip(_PRODUCTS[direction], _OVER_COLUMNS[direction], strict=True)
         )
     makers = (forward_blocks,) if direction == FORWARD else (dquery_blocks, dkey_blocks)
     made = [make(head_dim, torch.bfloat16) for make in makers]
     return tuple(
-        Kernel(blocks.own, blocks.other, count)
+        Kernel(blocks.own, blocks.other, count, _START[TRITON] / blocks.other)
         for blocks, count in zip(made, _PRODUCTS[direction], strict=True)
     )
 

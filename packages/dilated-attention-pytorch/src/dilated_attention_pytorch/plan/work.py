@@ -115,7 +115,7 @@ def kernel_units(
     blocks: Blocks, kernel: Kernel, batch: int, slots: int, masked: float, multiprocessors: int
 ) -> float:
     """The time of a launch where a product of a pair takes a place one second."""
-    work = np.tile(blocks.plain + masked * blocks.masked, batch)
+    work = np.tile(blocks.plain + masked * blocks.masked + kernel.start, batch)
     end = last_end(work, slots * multiprocessors)
     return end * slots * kernel.own * kernel.other * kernel.products
 
