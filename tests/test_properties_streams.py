@@ -14,10 +14,16 @@ from dilated_attention_oracle import Pattern
 from dilated_attention_pytorch.pattern import DilationPattern
 from dilated_attention_pytorch.schedule import Problem
 from dilated_attention_pytorch.schedule.sharing import shares
-from dilated_attention_pytorch.schedule.streams import StreamTable, shortest_range, stream_table
+from dilated_attention_pytorch.schedule.streams import (
+    WHOLE,
+    StreamTable,
+    shortest_range,
+    stream_table,
+)
 from support.definition import Question
 from support.question_strategies import questions
 from support.ring_strategies import examples
+from support.ring_stream_checks import in_order
 from support.schedule_checks import problem_of
 
 # (head, query, key)
@@ -41,20 +47,20 @@ def _halves(table: StreamTable, tile: int) -> list[np.ndarray]:
 
 def _streamed(table: StreamTable, tile: int, block: int):
     """(halves, member, positions, weight, begin, end, exact) of every block of a tile."""
-    begin, end, edge_begin, edge_end, *own_ends = table.tiles[tile, 5:].tolist()
+    begin, end, edge_begin, edge_end, *ends = table.tiles[tile, 5:].tolist()
     for blocks, weight, view, member, residue, row, rate, _ in table.pieces[begin:end].tolist():
         for j in range(blocks):
             at = _rows(table, residue + (row + j * block) * rate, rate, view, block)
             assert len(at) == block, "pieces are whole blocks"
             yield 3, member, at, weight, 0, at[-1] + 1, True
-    for half, own_end in enumerate(own_ends):
-        mine = (table.edges[edge_begin:edge_end, 4] >> half & 1).astype(bool)
-        assert mine[: own_end - edge_begin].all()
-        assert own_end == edge_end or not mine[own_end - edge_begin]
-    for edge in table.edges[edge_begin:edge_end].tolist():
-        first, rate, view, weight, who, low, high, member = edge
+    edges = table.edges[edge_begin:edge_end]
+    in_order(edges, [end - edge_begin for end in ends])
+    for first, rate, view, weight, who, low, high, member in edges.tolist():
         at = _rows(table, first, rate, view, block)
-        yield who, member, at, weight, low, high, False
+        for half in range(2):
+            exact = bool(who & WHOLE << half)
+            assert not exact or len(at) == block
+            yield who & 1 << half, member, at, weight, low, high, exact
 
 
 def multiplicities(
@@ -72,7 +78,7 @@ def multiplicities(
                 query, key = (at[None], own[:, None]) if keys else (own[:, None], at[None])
                 seen = np.broadcast_to((low <= at) & (at < high), (len(own), len(at)))
                 visible = seen & (key <= query) if problem.is_causal else seen
-                assert not exact or visible.all(), "pieces are computed without masks"
+                assert not exact or visible.all(), "what is whole is computed without masks"
                 query, key = np.broadcast_arrays(query, key)
                 for p, k in zip(query[visible], key[visible], strict=True):
                     found[head * members + member, int(p), int(k)] += weight
@@ -159,7 +165,9 @@ def test_shared_keys_are_read_within_their_segments(
         for _, tile in table.programs.tolist():
             halves = _halves(table, tile)
             for who, _, at, _, _, _, _ in _streamed(table, tile, block):
-                own = np.concatenate([x for half, x in enumerate(halves) if who >> half & 1])
+                own = np.concatenate(
+                    [x for half, x in enumerate(halves) if who >> half & 1] or [np.zeros(0, int)]
+                )
                 # Without causality the pairs are symmetric.
                 assert {(p, k) for p in own.tolist() for k in at.tolist()} <= met
 

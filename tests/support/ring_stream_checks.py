@@ -12,7 +12,7 @@ from dilated_attention_pytorch.schedule import Problem, RankPlan, plan_rank
 from dilated_attention_pytorch.schedule.received import Received, received
 from dilated_attention_pytorch.schedule.ring_key_streams import key_tiles, received_key_tiles
 from dilated_attention_pytorch.schedule.ring_streams import query_tiles
-from dilated_attention_pytorch.schedule.streams import FREE, StreamTable
+from dilated_attention_pytorch.schedule.streams import FREE, WHOLE, StreamTable
 
 IntArray = npt.NDArray[np.int64]
 # (query head, query position, key position)
@@ -28,20 +28,29 @@ def _block(table: StreamTable, first: int, rate: int, view: int, block: int) -> 
     return residue + rate * np.arange(row, min(row + block, seen.rows))
 
 
+def in_order(edges: np.ndarray, ends: list[int]) -> None:
+    """Whether the edges of a tile come as kernels rely on it; `ends` count from the first."""
+    *own_ends, end0, end1 = ends
+    assert min(end0, end1) == 0, "one half at most meets edges as pieces"
+    for half, (own_end, whole_end) in enumerate(zip(own_ends, (end0, end1), strict=True)):
+        mine = edges[:, 4] >> half & 1 > 0
+        assert (edges[:whole_end, 4] & WHOLE << half > 0).all()
+        assert own_end >= whole_end
+        assert mine[:own_end].all()
+        assert own_end == len(edges) or not mine[own_end]
+
+
 def _streamed(table: StreamTable, tile: int, block: int):
     """(source, member, rows, who, weight, begin, end) of every block of a tile."""
-    begin, end, edge_begin, edge_end, *own_ends = table.tiles[tile, 5:].tolist()
+    begin, end, edge_begin, edge_end, *ends = table.tiles[tile, 5:].tolist()
+    edges = table.edges[edge_begin:edge_end]
+    in_order(edges, [end - edge_begin for end in ends])
     for blocks, weight, view, member, residue, row, rate, _ in table.pieces[begin:end].tolist():
         for j in range(blocks):
             at = _block(table, residue + (row + j * block) * rate, rate, view, block)
             assert len(at) == block, "pieces are whole blocks"
             yield table.views[view].source, member, at, 3, weight, 0, at[-1] + 1
-    for half, own_end in enumerate(own_ends):
-        mine = (table.edges[edge_begin:edge_end, 4] >> half & 1).astype(bool)
-        assert mine[: own_end - edge_begin].all()
-    for first, rate, view, weight, who, low, high, member in table.edges[
-        edge_begin:edge_end
-    ].tolist():
+    for first, rate, view, weight, who, low, high, member in edges.tolist():
         at = _block(table, first, rate, view, block)
         yield table.views[view].source, member, at, who, weight, low, high
 

@@ -10,7 +10,7 @@ from ..typing import IntArray
 from .plan import RankPlan
 from .problem import Problem
 from .received import EvenSet, Reach, segments
-from .streams import FREE, StreamTable, View, collect, interleaved, stream_table
+from .streams import FREE, WHOLE, StreamTable, View, collect, ordered, stream_table
 
 
 class Entries(NamedTuple):
@@ -55,8 +55,9 @@ def entries_of(
             if blocks:
                 row, residue = divmod(first, rate)
                 pieces.append((blocks, weight, view, member, residue, row, rate, 0))
-            who = FREE | (3 if both else 1 << half)
+            mine = 3 if both else 1 << half
             for at in range(blocks * block, count, block):
+                who = FREE | mine | (WHOLE * mine if at + block <= count else 0)
                 read = first + min(at, count - block) * rate
                 low = first + at * rate
                 high = first + (min(at + block, count) - 1) * rate + 1
@@ -103,7 +104,7 @@ def table_of(
     """
     some_pieces, piece_bounds = collect(pieces, len(rows))
     some_edges, edge_bounds = collect(edges, len(rows))
-    some_edges, own_ends = interleaved(some_edges, edge_bounds)
+    some_edges, ends = ordered(some_edges, edge_bounds)
     used = np.unique(np.concatenate([some_pieces[:, 2], some_edges[:, 2]]))
     some_pieces[:, 2] = np.searchsorted(used, some_pieces[:, 2])
     some_edges[:, 2] = np.searchsorted(used, some_edges[:, 2])
@@ -113,7 +114,7 @@ def table_of(
     worked = 2 * np.diff(whole[piece_bounds]) + np.diff(halves[edge_bounds])
     return StreamTable(
         programs.astype(np.int32),
-        np.concatenate([rows, np.stack(bounds, 1), own_ends], 1).astype(np.int32),
+        np.concatenate([rows, np.stack(bounds, 1), ends], 1).astype(np.int32),
         some_pieces.astype(np.int32),
         some_edges.astype(np.int32),
         tuple(views[i] for i in used.tolist()),

@@ -26,8 +26,9 @@ from .sharing import Ranges, ranges_of
 
 Int32Array = npt.NDArray[np.int32]
 
-# Of an edge's halves: causality hides nothing of it.
+# Bits of an edge's halves: causality hides nothing of it; with WHOLE << h half h sees all its rows.
 FREE = 4
+WHOLE = 8
 
 
 class View(NamedTuple):
@@ -48,14 +49,16 @@ class StreamTable:
 
     Args:
         programs: (P, 2) of (head, tile), in launch order.
-        tiles: (T, 11) of (first row, rows) of each half, step, then (begin, end) of its pieces and
-            (begin, end) of its edges, and for each half the end of those of its edges that come
-            before the first that is not for it.
+        tiles: (T, 13) of (first row, rows) of each half, step, then (begin, end) of its pieces and
+            (begin, end) of its edges, for each half the end of those of its edges that come
+            before the first that is not for it, and for each half the end of those that come before
+            all others and of which it sees all rows; one half of a tile at most has such edges.
         pieces: (N, 8) of (blocks, weight, view, member, residue, row, rate, 0). Row x of block j is
             row `row + j * block + x` of the residue modulo the rate; each counts `weight` times.
         edges: (M, 8) of (first position, rate, view, weight, halves, begin, end, member). Of the
             block's positions those in begin:end count, for the halves whose bit is set, less what
-            causality hides; nothing where the bit FREE is set.
+            causality hides; nothing where the bit FREE is set. With the bit `WHOLE << half` a half
+            sees the whole block.
         views: what the streams are read through.
         covered: every row of every head is in some tile; others see no key.
         executed: pairs that a kernel computes that works in whole blocks.
@@ -139,19 +142,25 @@ class _Streams:
         low = ranges.first[chosen] + at * ranges.rate
         high = ranges.first[chosen] + (stop - 1) * ranges.rate + 1
         who = np.full_like(first, ranges.halves)
-        if self.problem.is_causal:
-            tile = ranges.tile[chosen]
-            for half in range(2):
-                bound = halves.first if keys else halves.last
-                sees = high > bound[tile, half] if keys else low <= bound[tile, half]
-                who &= np.where(sees, 3, 3 - (1 << half))
+        tile = ranges.tile[chosen]
+        whole = (read == at) & (stop == at + self.block)
+        for half in range(2):
+            all_seen = whole
+            if self.problem.is_causal:
+                some, every = halves.first[tile, half], halves.last[tile, half]
+                if not keys:
+                    some, every = every, some
+                sees = high > some if keys else low <= some
+                who &= np.where(sees, -1, ~(1 << half))
+                all_seen = whole & (low >= every if keys else high <= every + 1)
+            who |= np.where(all_seen & (who >> half & 1 > 0), WHOLE << half, 0)
         rate, weight, member = (
             np.full_like(first, x) for x in (ranges.rate, ranges.weight, ranges.member)
         )
         view = self._view(first, ranges.rate)
         columns = [base + ranges.tile[chosen], first, rate, view, weight, who, low, high, member]
         rows = np.stack(columns, 1)
-        self.edges.append(rows[who > 0])
+        self.edges.append(rows[who & 3 > 0])
 
     def add(self, ranges: Ranges, base: int, halves: Halves, keys: bool) -> None:
         """Divide ranges into pieces and edges; the tiles are numbered from `base`."""
@@ -186,24 +195,39 @@ def collect(columns: list[IntArray], tiles: int) -> tuple[IntArray, IntArray]:
     return rows[:, 1:], np.searchsorted(rows[:, 0], np.arange(tiles + 1))
 
 
-def interleaved(edges: IntArray, bounds: IntArray) -> tuple[IntArray, IntArray]:
-    """Edges of each tile, both halves' first, then those of one half by turns with the other's.
+def ordered(edges: IntArray, bounds: IntArray) -> tuple[IntArray, IntArray]:
+    """Edges of each tile in the order in which they stream.
 
-    Also (tiles, 2): where the first edge that is not for half h comes, or the tile's end.
+    First those that one half sees whole, and the other in part, of the half that sees more of them
+    so; then the others of both halves; then those of one half by turns with the other's.
+
+    Args:
+        edges: (M, 8), sorted by tile.
+        bounds: (tiles + 1,) where each tile's edges begin.
+
+    Returns:
+        Edges, and (tiles, 4): for each half where the first edge comes that is not for it, or the
+        tile's end; then for each half the end of the first kind, the tile's begin for one of them.
     """
-    tile = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
+    tiles = len(bounds) - 1
+    tile = np.repeat(np.arange(tiles), np.diff(bounds))
     who = edges[:, 4] & 3
     turn = np.zeros(len(edges), dtype=np.int64)
     for half in (1, 2, 3):
         mine = np.flatnonzero(who == half)
         first = np.searchsorted(tile[mine], tile[mine], side="left")
         turn[mine] = np.arange(len(mine)) - first
-    order = np.lexsort((who, turn, who != 3, tile))
-    ends = np.empty((len(bounds) - 1, 2), dtype=np.int64)
+    whole = [(who == 3) & (edges[:, 4] & WHOLE << half > 0) for half in range(2)]
+    count = [np.bincount(tile[some], minlength=tiles) for some in whole]
+    later = count[1] > count[0]
+    kind = np.where(np.where(later[tile], whole[1], whole[0]), 0, np.where(who == 3, 1, 2))
+    order = np.lexsort((who, turn, kind, tile))
+    ends = np.empty((tiles, 4), dtype=np.int64)
     for half in range(2):
         foreign = np.flatnonzero(~(who[order] >> half & 1).astype(bool))
         first = np.append(foreign, len(edges))[np.searchsorted(foreign, bounds[:-1])]
         ends[:, half] = np.minimum(first, bounds[1:])
+        ends[:, 2 + half] = bounds[:-1] + np.where(later == bool(half), count[half], 0)
     return edges[order], ends
 
 
@@ -284,11 +308,11 @@ def _assemble(
 ) -> StreamTable:
     pieces, piece_bounds = collect(streams.pieces, made)
     edges, edge_bounds = collect(streams.edges, made)
-    edges, own_ends = interleaved(edges, edge_bounds)
+    edges, ends = ordered(edges, edge_bounds)
     rows = np.concatenate(tiles) if tiles else np.zeros((0, 5), dtype=np.int64)
     whole = np.concatenate([[0], np.cumsum(pieces[:, 0])])
     work = np.diff(whole[piece_bounds]) + np.diff(edge_bounds)
-    used = np.concatenate([[0], np.cumsum((edges[:, 4] & 1) + (edges[:, 4] >> 1))])
+    used = np.concatenate([[0], np.cumsum((edges[:, 4] & 1) + (edges[:, 4] >> 1 & 1))])
     halves_worked = 2 * np.diff(whole[piece_bounds]) + np.diff(used[edge_bounds])
     # Tiles that read the same rows side by side, for the cache; heavy ones first among them.
     span = 2 * half * int(rows[:, 4].max()) if len(rows) else 1
@@ -302,7 +326,7 @@ def _assemble(
     bounds = [piece_bounds[:-1], piece_bounds[1:], edge_bounds[:-1], edge_bounds[1:]]
     return StreamTable(
         np.concatenate(programs).astype(np.int32),
-        np.concatenate([rows, np.stack(bounds, 1), own_ends], 1).astype(np.int32),
+        np.concatenate([rows, np.stack(bounds, 1), ends], 1).astype(np.int32),
         pieces.astype(np.int32),
         edges.astype(np.int32),
         streams.views,

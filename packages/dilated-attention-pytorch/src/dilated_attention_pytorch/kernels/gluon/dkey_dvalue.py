@@ -18,27 +18,28 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 from .tile import (
     add_rows,
     barriers,
+    by_rows,
+    first_edge,
+    half_edges,
+    half_pieces,
     half_rows,
+    load_edge,
     load_half,
-    own_edges,
     own_parts,
-    piece_blocks,
     produce,
     product,
     product_parts,
-    record,
     result_rows,
     store_half,
-    tile_edges,
-    tile_pieces,
-    visible_first,
-    visible_of_edge,
+    tile_head,
+    visible,
 )
 
 
 @gluon.jit
 def _consume(
-    c: gl.constexpr, key_ptr, key_row, value_ptr, value_row, dkey_ptr, dvalue_ptr, out_row,
+    c: gl.constexpr, key_ptr, key_row, key_head, value_ptr, value_row, value_head,
+    dkey_ptr, dvalue_ptr, out_row, out_head,
     table, own, streamed, statistics, ready, free, log2_scale,
     BLOCK: gl.constexpr, HALF: gl.constexpr, D: gl.constexpr, HEAD: gl.constexpr,
     STAGES: gl.constexpr, CAUSAL: gl.constexpr,
@@ -53,14 +54,25 @@ def _consume(
     columns: gl.constexpr = gl.SliceLayout(0, score_layout)
     dtype: gl.constexpr = own.dtype
 
-    start, step, rows = half_rows(table, c)
-    key = own.index(c)
-    value = own.index(2 + c)
+    head = tile_head(table, False).to(gl.int64)
+    start, step, rows = half_rows(table, c, False)
+    begin, end, blocks = half_pieces(table, c)
+    edge = first_edge(table, c)
+    own_end, _ = half_edges(table, c, False)
+    key_ptr += head * key_head
+    value_ptr += head * value_head
+    x = load_half(key_ptr, start, step, rows, key_row, HEAD, HALF, D, by_rows(D))
+    y = load_half(value_ptr, start, step, rows, value_row, HEAD, HALF, D, by_rows(D))
+    # The first block, a piece's or an edge.
+    piece = begin < end
+    first = load_edge(table + gl.where(piece, begin, edge))
     scale = log2_scale * 0.6931471805599453
     sign = gl.where(log2_scale < 0, -1.0, 1.0)
     log2_scale = log2_scale * sign
-    load_half(key_ptr, key_row, start, step, rows, sign, key, HEAD, HALF, D)
-    load_half(value_ptr, value_row, start, step, rows, 1.0, value, HEAD, HALF, D)
+    key = own.index(c)
+    value = own.index(2 + c)
+    key.store((x * sign).to(dtype))
+    value.store(y)
     fence_async_shared()
     gl.thread_barrier()
     key = own_parts(key, HEAD, D, score_layout)
@@ -68,16 +80,9 @@ def _consume(
     PARTS: gl.constexpr = product_parts(HEAD, D)
     dkey = gl.zeros([HALF, D], gl.float32, layout=out_layout)
     dvalue = gl.zeros([HALF, D], gl.float32, layout=out_layout)
-    begin, end = tile_pieces(table)
-    edge, last_edge = tile_edges(table)
-    own_end = own_edges(table, c)
-    blocks = piece_blocks(table)
     i = 0
-    if (begin < end) | (edge < own_end):
-        # The first block, a piece's or an edge.
-        piece = begin < end
-        entry = table + gl.where(piece, begin, edge)
-        seen = visible_first(start, step, entry, piece, True, CAUSAL, HALF, BLOCK, score_layout)
+    if piece | (edge < own_end):
+        seen = visible(start, step, first, True, CAUSAL, HALF, BLOCK, score_layout) | piece
         mbarrier.wait(ready.index(0), 0)
         s = product(key, streamed, 0, BLOCK, HALF, D, score_layout)
         dp = product(value, streamed, STAGES, BLOCK, HALF, D, score_layout)
@@ -111,7 +116,8 @@ def _consume(
             ds16 = gl.convert_layout((p * (dp - delta)).to(dtype), left)
             dvalue = warpgroup_mma_wait(0, deps=(dvalue,))
         i = gl.maximum(blocks, 1)
-        start, step, rows = half_rows(table, c)
+        start, step, rows = half_rows(table, c, True)
+        own_end, _ = half_edges(table, c, True)
         for at in range(edge, own_end, 8):
             entry = table + at
             stage = i % STAGES
@@ -123,7 +129,7 @@ def _consume(
             lse = gl.expand_dims(statistics.index(stage).load(columns), 0)
             s, dkey = warpgroup_mma_wait(PARTS, deps=(s, dkey))
             mbarrier.arrive(free.index(before), count=1)
-            seen = visible_of_edge(start, step, entry, True, CAUSAL, HALF, BLOCK, score_layout)
+            seen = visible(start, step, load_edge(entry), True, CAUSAL, HALF, BLOCK, score_layout)
             p = gl.exp2(gl.where(seen, s * log2_scale - lse, float("-inf")))
             p16 = gl.convert_layout(p.to(dtype), left)
             dvalue = add_rows(dvalue, p16, streamed, STAGES + stage, BLOCK, D)
@@ -138,7 +144,8 @@ def _consume(
         dkey = warpgroup_mma_wait(0, deps=(dkey,))
         mbarrier.arrive(free.index(before), count=1)
 
-    start, step, rows = half_rows(table, c)
+    start, step, rows = half_rows(table, c, True)
+    own_end, last_edge = half_edges(table, c, True)
     for at in range(own_end, last_edge, 8):
         entry = table + at
         stage = i % STAGES
@@ -147,7 +154,7 @@ def _consume(
             s = product(key, streamed, stage, BLOCK, HALF, D, score_layout)
             dp = product(value, streamed, STAGES + stage, BLOCK, HALF, D, score_layout)
             lse = gl.expand_dims(statistics.index(stage).load(columns), 0)
-            seen = visible_of_edge(start, step, entry, True, CAUSAL, HALF, BLOCK, score_layout)
+            seen = visible(start, step, load_edge(entry), True, CAUSAL, HALF, BLOCK, score_layout)
             s = warpgroup_mma_wait(PARTS, deps=(s,))
             p = gl.exp2(gl.where(seen, s * log2_scale - lse, float("-inf")))
             p16 = gl.convert_layout(p.to(dtype), left)
@@ -161,8 +168,15 @@ def _consume(
         mbarrier.arrive(free.index(stage), count=1)
         i += 1
     start, step = result_rows(table, c)
-    store_half(dvalue_ptr, dvalue, start, step, rows, out_row, HEAD, HALF, D, out_layout)
-    store_half(dkey_ptr, dkey * scale, start, step, rows, out_row, HEAD, HALF, D, out_layout)
+    at = tile_head(table, True).to(gl.int64) * out_head
+    store_half(
+        dvalue_ptr + at, dvalue, start, step, rows, out_row, own.index(2 + c),
+        HEAD, HALF, D, out_layout,
+    )  # fmt: skip
+    store_half(
+        dkey_ptr + at, dkey * scale, start, step, rows, out_row, own.index(c),
+        HEAD, HALF, D, out_layout,
+    )  # fmt: skip
 
 
 @gluon.jit
@@ -191,19 +205,19 @@ def dkey_dvalue_kernel(
     ready = barriers(STAGES, 2)
     free = barriers(STAGES, 2)
     batch = gl.program_id(1).to(gl.int64)
-    head = gl.load(record(table))
-    key_ptr += batch * key_batch + head.to(gl.int64) * key_head
-    value_ptr += batch * value_batch + head.to(gl.int64) * value_head
+    key_ptr += batch * key_batch
+    value_ptr += batch * value_batch
     lse_ptr += batch * heads * length
     delta_ptr += batch * heads * length
-    dkey_ptr += batch * out_batch + head.to(gl.int64) * out_head
-    dvalue_ptr += batch * out_batch + head.to(gl.int64) * out_head
+    dkey_ptr += batch * out_batch
+    dvalue_ptr += batch * out_batch
     gl.warp_specialize(
         [
             (
                 _consume,
                 (
-                    0, key_ptr, key_row, value_ptr, value_row, dkey_ptr, dvalue_ptr, out_row,
+                    0, key_ptr, key_row, key_head, value_ptr, value_row, value_head,
+                    dkey_ptr, dvalue_ptr, out_row, out_head,
                     table, own, streamed, statistics, ready, free, log2_scale,
                     BLOCK, HALF, D, HEAD, STAGES, CAUSAL,
                 ),
@@ -211,7 +225,8 @@ def dkey_dvalue_kernel(
             (
                 _consume,
                 (
-                    1, key_ptr, key_row, value_ptr, value_row, dkey_ptr, dvalue_ptr, out_row,
+                    1, key_ptr, key_row, key_head, value_ptr, value_row, value_head,
+                    dkey_ptr, dvalue_ptr, out_row, out_head,
                     table, own, streamed, statistics, ready, free, log2_scale,
                     BLOCK, HALF, D, HEAD, STAGES, CAUSAL,
                 ),
@@ -219,7 +234,7 @@ def dkey_dvalue_kernel(
             (
                 produce,
                 (
-                    query_views, dout_views, table, streamed, ready, free, head * group,
+                    query_views, dout_views, table, streamed, ready, free, group,
                     lse_ptr, delta_ptr, length, statistics,
                     VIEWS, BLOCK, STAGES, D, True, True,
                 ),

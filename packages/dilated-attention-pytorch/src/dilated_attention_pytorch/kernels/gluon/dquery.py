@@ -18,28 +18,28 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 from .tile import (
     add_rows,
     barriers,
+    by_rows,
+    first_edge,
+    half_edges,
+    half_pieces,
     half_rows,
+    load_edge,
     load_half,
-    load_partial,
     load_weight,
-    own_edges,
     own_parts,
     produce,
     product,
     product_parts,
-    record,
     store_half,
-    tile_edges,
-    tile_pieces,
-    visible_first,
-    visible_of_edge,
+    tile_head,
+    visible,
 )
 
 
 @gluon.jit
 def _consume(
-    c: gl.constexpr, query_ptr, query_row, dout_ptr, dout_row, lse_ptr, delta_ptr, dquery_ptr,
-    out_row, table, own, streamed, ready, free, log2_scale,
+    c: gl.constexpr, query_ptr, query_row, query_head, dout_ptr, dout_row, dout_head,
+    lse_ptr, delta_ptr, length, dquery_ptr, out_row, table, own, streamed, ready, free, log2_scale,
     BLOCK: gl.constexpr, HALF: gl.constexpr, D: gl.constexpr, HEAD: gl.constexpr,
     STAGES: gl.constexpr, CAUSAL: gl.constexpr, RESUME: gl.constexpr,
 ):  # fmt: skip
@@ -52,34 +52,40 @@ def _consume(
     left: gl.constexpr = gl.DotOperandLayout(operand_index=0, parent=out_layout, k_width=2)
     dtype: gl.constexpr = own.dtype
 
-    start, step, rows = half_rows(table, c)
-    query = own.index(c)
-    dout = own.index(2 + c)
+    head = tile_head(table, False).to(gl.int64)
+    start, step, rows = half_rows(table, c, False)
+    begin, end, _ = half_pieces(table, c)
+    edge = first_edge(table, c)
+    own_end, _ = half_edges(table, c, False)
+    query_ptr += head * query_head
+    dout_ptr += head * dout_head
+    x = load_half(query_ptr, start, step, rows, query_row, HEAD, HALF, D, by_rows(D))
+    y = load_half(dout_ptr, start, step, rows, dout_row, HEAD, HALF, D, by_rows(D))
+    row = gl.arange(0, HALF, layout=gl.SliceLayout(1, score_layout))
+    position = head * length + start + row * step
+    lse = gl.expand_dims(gl.load(lse_ptr + position, mask=row < rows, other=float("inf")), 1)
+    delta = gl.expand_dims(gl.load(delta_ptr + position, mask=row < rows, other=0.0), 1)
+    # The first block, a piece's or an edge.
+    piece = begin < end
+    entry = table + gl.where(piece, begin, edge)
+    first = load_edge(entry)
+    bias = load_weight(entry + gl.where(piece, 1, 3), 0)
     scale = log2_scale * 0.6931471805599453
     sign = gl.where(log2_scale < 0, -1.0, 1.0)
     log2_scale = log2_scale * sign
-    load_half(query_ptr, query_row, start, step, rows, sign, query, HEAD, HALF, D)
-    load_half(dout_ptr, dout_row, start, step, rows, 1.0, dout, HEAD, HALF, D)
+    query = own.index(c)
+    dout = own.index(2 + c)
+    query.store((x * sign).to(dtype))
+    dout.store(y)
     fence_async_shared()
     gl.thread_barrier()
     query = own_parts(query, HEAD, D, score_layout)
     dout = own_parts(dout, HEAD, D, score_layout)
     PARTS: gl.constexpr = product_parts(HEAD, D)
-    row = gl.arange(0, HALF, layout=gl.SliceLayout(1, score_layout))
-    position = start + row * step
-    lse = gl.expand_dims(gl.load(lse_ptr + position, mask=row < rows, other=float("inf")), 1)
-    delta = gl.expand_dims(gl.load(delta_ptr + position, mask=row < rows, other=0.0), 1)
     dquery = gl.zeros([HALF, D], gl.float32, layout=out_layout)
     i = 0
-    begin, end = tile_pieces(table)
-    edge, last_edge = tile_edges(table)
-    own_end = own_edges(table, c)
-    if (begin < end) | (edge < own_end):
-        # The first block, a piece's or an edge.
-        piece = begin < end
-        entry = table + gl.where(piece, begin, edge)
-        seen = visible_first(start, step, entry, piece, False, CAUSAL, HALF, BLOCK, score_layout)
-        bias = load_weight(entry + gl.where(piece, 1, 3), 0)
+    if piece | (edge < own_end):
+        seen = visible(start, step, first, False, CAUSAL, HALF, BLOCK, score_layout) | piece
         mbarrier.wait(ready.index(0), 0)
         s = product(query, streamed, 0, BLOCK, HALF, D, score_layout)
         dp = product(dout, streamed, STAGES, BLOCK, HALF, D, score_layout)
@@ -105,7 +111,8 @@ def _consume(
                 dp = warpgroup_mma_wait(0, deps=(dp,))
                 ds = p * (dp - delta)
                 i += 1
-        start, step, rows = half_rows(table, c)
+        start, step, rows = half_rows(table, c, True)
+        own_end, _ = half_edges(table, c, True)
         for at in range(edge, own_end, 8):
             entry = table + at
             stage = i % STAGES
@@ -114,7 +121,7 @@ def _consume(
             ds16 = gl.convert_layout(ds.to(dtype), left)
             dquery = add_rows(dquery, ds16, streamed, (i - 1) % STAGES, BLOCK, D)
             dp = product(dout, streamed, STAGES + stage, BLOCK, HALF, D, score_layout)
-            seen = visible_of_edge(start, step, entry, False, CAUSAL, HALF, BLOCK, score_layout)
+            seen = visible(start, step, load_edge(entry), False, CAUSAL, HALF, BLOCK, score_layout)
             bias = load_weight(entry, 3)
             s = warpgroup_mma_wait(1 + PARTS, deps=(s,))
             p = gl.exp2(s * log2_scale - (lse - bias))
@@ -128,7 +135,8 @@ def _consume(
         dquery = warpgroup_mma_wait(0, deps=(dquery,))
         mbarrier.arrive(free.index((i - 1) % STAGES), count=1)
 
-    start, step, rows = half_rows(table, c)
+    start, step, rows = half_rows(table, c, True)
+    own_end, last_edge = half_edges(table, c, True)
     for at in range(own_end, last_edge, 8):
         entry = table + at
         stage = i % STAGES
@@ -136,7 +144,7 @@ def _consume(
         if (gl.load(entry + 4) >> c) & 1 != 0:
             s = product(query, streamed, stage, BLOCK, HALF, D, score_layout)
             dp = product(dout, streamed, STAGES + stage, BLOCK, HALF, D, score_layout)
-            seen = visible_of_edge(start, step, entry, False, CAUSAL, HALF, BLOCK, score_layout)
+            seen = visible(start, step, load_edge(entry), False, CAUSAL, HALF, BLOCK, score_layout)
             bias = load_weight(entry, 3)
             s = warpgroup_mma_wait(PARTS, deps=(s,))
             p = gl.exp2(s * log2_scale - (lse - bias))
@@ -148,9 +156,12 @@ def _consume(
         mbarrier.arrive(free.index(stage), count=1)
         i += 1
     dquery = dquery * scale
+    dquery_ptr += tile_head(table, True).to(gl.int64) * HEAD
     if RESUME:
-        dquery += load_partial(dquery_ptr, start, step, rows, out_row, HEAD, HALF, D, out_layout)
-    store_half(dquery_ptr, dquery, start, step, rows, out_row, HEAD, HALF, D, out_layout)
+        dquery += load_half(dquery_ptr, start, step, rows, out_row, HEAD, HALF, D, out_layout)
+    store_half(
+        dquery_ptr, dquery, start, step, rows, out_row, own.index(c), HEAD, HALF, D, out_layout
+    )
 
 
 @gluon.jit
@@ -176,36 +187,37 @@ def dquery_kernel(
     ready = barriers(STAGES, 1)
     free = barriers(STAGES, 2)
     batch = gl.program_id(1).to(gl.int64)
-    head = gl.load(record(table))
-    query_ptr += batch * query_batch + head.to(gl.int64) * query_head
-    dout_ptr += batch * dout_batch + head.to(gl.int64) * dout_head
-    statistics = (batch * heads + head) * length
+    query_ptr += batch * query_batch
+    dout_ptr += batch * dout_batch
+    statistics = batch * heads * length
     lse_ptr += statistics
     delta_ptr += statistics
-    dquery_ptr += (batch * length * heads + head) * HEAD
+    dquery_ptr += statistics * HEAD
     out_row = heads * HEAD
     gl.warp_specialize(
         [
             (
                 _consume,
                 (
-                    0, query_ptr, query_row, dout_ptr, dout_row, lse_ptr, delta_ptr, dquery_ptr,
-                    out_row, table, own, streamed, ready, free, log2_scale,
+                    0, query_ptr, query_row, query_head, dout_ptr, dout_row, dout_head,
+                    lse_ptr, delta_ptr, length, dquery_ptr, out_row, table,
+                    own, streamed, ready, free, log2_scale,
                     BLOCK, HALF, D, HEAD, STAGES, CAUSAL, RESUME,
                 ),
             ),
             (
                 _consume,
                 (
-                    1, query_ptr, query_row, dout_ptr, dout_row, lse_ptr, delta_ptr, dquery_ptr,
-                    out_row, table, own, streamed, ready, free, log2_scale,
+                    1, query_ptr, query_row, query_head, dout_ptr, dout_row, dout_head,
+                    lse_ptr, delta_ptr, length, dquery_ptr, out_row, table,
+                    own, streamed, ready, free, log2_scale,
                     BLOCK, HALF, D, HEAD, STAGES, CAUSAL, RESUME,
                 ),
             ),
             (
                 produce,
                 (
-                    key_views, value_views, table, streamed, ready, free, head // group,
+                    key_views, value_views, table, streamed, ready, free, group,
                     lse_ptr, lse_ptr, length, ready,
                     VIEWS, BLOCK, STAGES, D, True, False,
                 ),

@@ -19,20 +19,20 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 from .tile import (
     add_rows,
     barriers,
+    by_rows,
+    first_edge,
+    half_edges,
+    half_pieces,
     half_rows,
+    load_edge,
     load_half,
-    load_partial,
     load_weight,
-    own_edges,
     own_parts,
     produce,
     product,
-    record,
     store_half,
-    tile_edges,
-    tile_pieces,
-    visible_first,
-    visible_of_edge,
+    tile_head,
+    visible,
 )
 
 
@@ -59,7 +59,7 @@ def _resumed(
 
 @gluon.jit
 def _consume(
-    c: gl.constexpr, query_ptr, query_row, out_ptr, lse_ptr, out_row, table,
+    c: gl.constexpr, query_ptr, query_row, query_head, out_ptr, lse_ptr, out_row, table,
     own, streamed, ready, free, log2_scale,
     BLOCK: gl.constexpr, HALF: gl.constexpr, D: gl.constexpr, HEAD: gl.constexpr,
     STAGES: gl.constexpr, CAUSAL: gl.constexpr, RESUME: gl.constexpr,
@@ -75,12 +75,23 @@ def _consume(
     rows_of_out: gl.constexpr = gl.SliceLayout(1, out_layout)
     dtype: gl.constexpr = own.dtype
 
-    start, step, rows = half_rows(table, c)
-    query = own.index(c)
+    head = tile_head(table, False)
+    start, step, rows = half_rows(table, c, False)
+    begin, end, _ = half_pieces(table, c)
+    edge = first_edge(table, c)
+    own_end, _ = half_edges(table, c, False)
+    query_ptr += head.to(gl.int64) * query_head
+    x = load_half(query_ptr, start, step, rows, query_row, HEAD, HALF, D, by_rows(D))
+    # The first block, a piece's or an edge.
+    piece = begin < end
+    entry = table + gl.where(piece, begin, edge)
+    first = load_edge(entry)
+    bias = load_weight(entry + gl.where(piece, 1, 3), 0)
     sign = gl.where(log2_scale < 0, -1.0, 1.0)
     # Not 0, of which the product with a hidden score would be NaN.
     log2_scale = gl.maximum(log2_scale * sign, 1e-30)
-    load_half(query_ptr, query_row, start, step, rows, sign, query, HEAD, HALF, D)
+    query = own.index(c)
+    query.store((x * sign).to(dtype))
     fence_async_shared()
     gl.thread_barrier()
     query = own_parts(query, HEAD, D, score_layout)
@@ -89,19 +100,13 @@ def _consume(
     acc = gl.zeros([HALF, D], gl.float32, layout=out_layout)
     if RESUME:
         row_max, row_sum = _resumed(
-            lse_ptr, start, step, rows, out_row // HEAD, HALF, rows_of_score
+            lse_ptr + head, start, step, rows, out_row // HEAD, HALF, rows_of_score
         )
-        acc = load_partial(out_ptr, start, step, rows, out_row, HEAD, HALF, D, out_layout)
+        resumed = out_ptr + head.to(gl.int64) * HEAD
+        acc = load_half(resumed, start, step, rows, out_row, HEAD, HALF, D, out_layout)
     i = 0
-    begin, end = tile_pieces(table)
-    edge, last_edge = tile_edges(table)
-    own_end = own_edges(table, c)
-    if (begin < end) | (edge < own_end):
-        # The first block, a piece's or an edge.
-        piece = begin < end
-        entry = table + gl.where(piece, begin, edge)
-        seen = visible_first(start, step, entry, piece, False, CAUSAL, HALF, BLOCK, score_layout)
-        bias = load_weight(entry + gl.where(piece, 1, 3), 0)
+    if piece | (edge < own_end):
+        seen = visible(start, step, first, False, CAUSAL, HALF, BLOCK, score_layout) | piece
         mbarrier.wait(ready.index(0), 0)
         s = product(query, streamed, 0, BLOCK, HALF, D, score_layout)
         s = warpgroup_mma_wait(0, deps=(s,))
@@ -131,7 +136,8 @@ def _consume(
                 acc = acc * gl.expand_dims(gl.convert_layout(rescale, rows_of_out), 1)
                 p16 = gl.convert_layout(p.to(dtype), left)
                 i += 1
-        start, step, rows = half_rows(table, c)
+        start, step, rows = half_rows(table, c, True)
+        own_end, _ = half_edges(table, c, True)
         for at in range(edge, own_end, 8):
             entry = table + at
             before = i - 1
@@ -139,7 +145,7 @@ def _consume(
             s = product(query, streamed, i % STAGES, BLOCK, HALF, D, score_layout)
             mbarrier.wait(ready.index(STAGES + before % STAGES), (before // STAGES) & 1)
             acc = add_rows(acc, p16, streamed, STAGES + before % STAGES, BLOCK, D)
-            seen = visible_of_edge(start, step, entry, False, CAUSAL, HALF, BLOCK, score_layout)
+            seen = visible(start, step, load_edge(entry), False, CAUSAL, HALF, BLOCK, score_layout)
             bias = load_weight(entry, 3)
             s = warpgroup_mma_wait(1, deps=(s,))
             mbarrier.arrive(free.index(i % STAGES), count=1)
@@ -156,7 +162,8 @@ def _consume(
         acc = warpgroup_mma_wait(0, deps=(acc,))
         mbarrier.arrive(free.index(STAGES + before % STAGES), count=1)
 
-    start, step, rows = half_rows(table, c)
+    start, step, rows = half_rows(table, c, True)
+    own_end, last_edge = half_edges(table, c, True)
     for at in range(own_end, last_edge, 8):
         entry = table + at
         turn = (i // STAGES) & 1
@@ -164,7 +171,7 @@ def _consume(
         mbarrier.wait(ready.index(STAGES + i % STAGES), turn)
         if (gl.load(entry + 4) >> c) & 1 != 0:
             s = product(query, streamed, i % STAGES, BLOCK, HALF, D, score_layout)
-            seen = visible_of_edge(start, step, entry, False, CAUSAL, HALF, BLOCK, score_layout)
+            seen = visible(start, step, load_edge(entry), False, CAUSAL, HALF, BLOCK, score_layout)
             bias = load_weight(entry, 3)
             s = warpgroup_mma_wait(0, deps=(s,))
             s = gl.where(seen, s, float("-inf"))
@@ -180,11 +187,13 @@ def _consume(
     empty = row_sum == 0.0
     row_sum = gl.where(empty, 1.0, row_sum)
     lse = gl.where(empty, float("-inf"), (row_max + gl.log2(row_sum)) * 0.6931471805599453)
-    acc = acc * gl.expand_dims(gl.convert_layout(1.0 / row_sum, rows_of_out), 1)
-    store_half(out_ptr, acc, start, step, rows, out_row, HEAD, HALF, D, out_layout)
+    head = tile_head(table, True)
     row = gl.arange(0, HALF, layout=rows_of_score)
     at = (start + row * step).to(gl.int64) * (out_row // HEAD)
-    gl.store(lse_ptr + at, lse, mask=row < rows)
+    gl.store(lse_ptr + head + at, lse, mask=row < rows)
+    acc = acc * gl.expand_dims(gl.convert_layout(1.0 / row_sum, rows_of_out), 1)
+    out_ptr += head.to(gl.int64) * HEAD
+    store_half(out_ptr, acc, start, step, rows, out_row, own.index(c), HEAD, HALF, D, out_layout)
 
 
 @gluon.jit
@@ -209,9 +218,8 @@ def forward_kernel(
     ready = barriers(2 * STAGES, 1)
     free = barriers(2 * STAGES, 2)
     batch = gl.program_id(1).to(gl.int64)
-    head = gl.load(record(table))
-    query_ptr += batch * query_batch + head.to(gl.int64) * query_head
-    row = batch * length * heads + head
+    query_ptr += batch * query_batch
+    row = batch * length * heads
     out_ptr += row * HEAD
     lse_ptr += row
     out_row = heads * HEAD
@@ -220,7 +228,7 @@ def forward_kernel(
             (
                 _consume,
                 (
-                    0, query_ptr, query_row, out_ptr, lse_ptr, out_row, table,
+                    0, query_ptr, query_row, query_head, out_ptr, lse_ptr, out_row, table,
                     own, streamed, ready, free, log2_scale,
                     BLOCK, HALF, D, HEAD, STAGES, CAUSAL, RESUME,
                 ),
@@ -228,7 +236,7 @@ def forward_kernel(
             (
                 _consume,
                 (
-                    1, query_ptr, query_row, out_ptr, lse_ptr, out_row, table,
+                    1, query_ptr, query_row, query_head, out_ptr, lse_ptr, out_row, table,
                     own, streamed, ready, free, log2_scale,
                     BLOCK, HALF, D, HEAD, STAGES, CAUSAL, RESUME,
                 ),
@@ -236,7 +244,7 @@ def forward_kernel(
             (
                 produce,
                 (
-                    key_views, value_views, table, streamed, ready, free, head // group,
+                    key_views, value_views, table, streamed, ready, free, group,
                     lse_ptr, lse_ptr, length, ready,
                     VIEWS, BLOCK, STAGES, D, False, False,
                 ),

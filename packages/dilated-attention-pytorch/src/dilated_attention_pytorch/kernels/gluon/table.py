@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from ...schedule.streams import StreamTable, View
+from ...typing import IntArray
 from .blocks import HALF
 
-_RECORD = 16
+_RECORD = 32
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -39,31 +40,65 @@ def pack(table: StreamTable, *, stacked: bool = False) -> np.ndarray[Any, np.dty
         stacked: gradients of the programs' rows go one program after the other, not where the rows
             are.
     """
-    # A kernel looks at the entry after the last, so one of 0 follows the pieces.
-    pieces = np.concatenate([table.pieces, np.zeros((1, 8), dtype=np.int32)])
+    pieces, places = _with_whole_edges(table)
     piece_base = _RECORD * len(table.programs)
     edge_base = piece_base + pieces.size
-    if edge_base + table.edges.size > np.iinfo(np.int32).max:
+    # A kernel looks at the entry after the last, so one of 0 follows the edges.
+    edges = np.concatenate([table.edges, np.zeros((1, 8), dtype=np.int32)])
+    if edge_base + edges.size > np.iinfo(np.int32).max:
         raise ValueError("the tables would have more than 2^31 entries")
-    tiles = table.tiles[table.programs[:, 1]]
-    blocks = np.concatenate([[0], np.cumsum(table.pieces[:, 0])])[:, None]
+    numbers = table.programs[:, 1]
+    tiles = table.tiles[numbers]
     results = tiles[:, [0, 2, 4]]
     if stacked:
         first = 2 * HALF * np.arange(len(tiles))
         results = np.stack([first, first + HALF, np.ones_like(first)], 1)
+    blocks = np.concatenate([[0], np.cumsum(pieces[:, 0])])
     records = np.concatenate(
         [
             table.programs[:, :1],
             tiles[:, :5],
-            piece_base + 8 * tiles[:, 5:7],
-            edge_base + 8 * tiles[:, 7:],
-            blocks[tiles[:, 6]] - blocks[tiles[:, 5]],
+            piece_base + 8 * places[numbers, :2],
+            edge_base + 8 * tiles[:, 7:11],
+            piece_base + 8 * places[numbers, 2:],
+            edge_base + 8 * tiles[:, 11:13],
+            blocks[places[numbers, 2:]] - blocks[places[numbers, :1]],
             results,
+            np.zeros((len(tiles), _RECORD - 21), dtype=np.int64),
         ],
         axis=1,
     )
     assert records.shape[1] == _RECORD
-    return np.concatenate([x.reshape(-1) for x in (records, pieces, table.edges)]).astype(np.int32)
+    return np.concatenate([x.reshape(-1) for x in (records, pieces, edges)]).astype(np.int32)
+
+
+def _with_whole_edges(table: StreamTable) -> tuple[IntArray, IntArray]:
+    """Pieces, each tile's followed by the edges that a half of it meets as pieces.
+
+    Also (tiles, 4): where a tile's pieces begin and end, and where those of either half end.
+    """
+    begin, end, first = table.tiles[:, 5], table.tiles[:, 6], table.tiles[:, 7]
+    count = table.tiles[:, 11:13] - first[:, None]
+    assert not count.all(1).any(), "one half of a tile meets edges as pieces"
+    more = count.max(1)
+    tile = np.repeat(np.arange(len(more)), more)
+    index = np.arange(len(tile)) - np.repeat(np.cumsum(more) - more, more)
+    weight = table.edges[first[tile] + index, 3]
+    # Neighbours of one weight are one piece.
+    new = np.append(True, (np.diff(tile) != 0) | (np.diff(weight) != 0))[: len(tile)]
+    starts = np.flatnonzero(new)
+    joined = np.zeros((len(starts), 8), dtype=np.int64)
+    joined[:, 0] = np.diff(np.append(starts, len(tile)))
+    joined[:, 1] = weight[starts]
+    tile = tile[starts]
+    owner = np.repeat(np.arange(len(begin)), end - begin)
+    order = np.argsort(np.concatenate([owner, tile]), kind="stable")
+    pieces = np.concatenate([table.pieces, joined])[order]
+    before = np.concatenate([[0], np.cumsum(np.bincount(tile, minlength=len(begin)))])
+    own_begin, own_end = begin + before[:-1], end + before[:-1]
+    last = end + before[1:]
+    ends = [np.where(count[:, half] > 0, last, own_end) for half in range(2)]
+    return pieces, np.stack([own_begin, own_end, *ends], 1)
 
 
 @lru_cache(maxsize=256)

@@ -4,13 +4,18 @@ A program is a tile: two halves of HALF rows, one for each of two consumer warpg
 producer warpgroup. The producer copies blocks of BLOCK rows of the other side (keys and values, or
 queries and dout) into a ring of STAGES buffers with TMA; barriers `ready` and `free` guard each.
 
-The table is one array (`table.pack`): a record of 16 numbers for each program, then pieces and
+The table is one array (`table.pack`): a record of 32 numbers for each program, then pieces and
 edges of `schedule/streams.py`, 8 numbers each. A record holds the head, first row and number of
-rows of each half, their step, where in the table the tile's pieces begin and end, its edges begin
-and end, and those edges of either half end that come before the first that is not for it, the
-number of the pieces' blocks, and where the gradients of key rows go: the first row of each half,
-and their step. All pairs of a block count equally often; log2 of that is added to the scores.
-What is needed again late is read again late: registers are what limits the consumers.
+rows of each half, their step; where in the table the tile's pieces and edges begin and end; for
+each half the end of those of its edges that come before the first that is not for it, the end of
+what it meets as pieces, its first edge after that, and the number of blocks in the former; and
+where the gradients of key rows go: the first row of each half, and their step. A half meets the
+edges that come first and hide nothing from it as pieces, without masks. All pairs of a block count
+equally often; log2 of that is added to the scores. What is needed again late is read again late:
+registers are what limits the consumers.
+
+A program takes some 9,000 cycles beside its blocks, which is 4 blocks' time, so what it waits for
+at either end is asked for early and at once, and results leave in whole rows.
 """
 
 from __future__ import annotations
@@ -32,17 +37,23 @@ def barriers(COUNT: gl.constexpr, ARRIVALS: gl.constexpr):
 @gluon.jit
 def record(table):
     """This program's record."""
-    return table + 16 * gl.program_id(0)
+    return table + 32 * gl.program_id(0)
 
 
 @gluon.jit
-def half_rows(table, c: gl.constexpr):
-    """(first position, step, number) of the rows of half c."""
+def tile_head(table, LATE: gl.constexpr):
+    """The head of this program's rows; LATE: read anew, so that no register keeps it."""
+    return gl.load(record(table), volatile=LATE)
+
+
+@gluon.jit
+def half_rows(table, c: gl.constexpr, LATE: gl.constexpr):
+    """(first position, step, number) of the rows of half c; LATE: read anew."""
     at = record(table)
     return (
-        gl.load(at + 1 + 2 * c, volatile=True),
-        gl.load(at + 5, volatile=True),
-        gl.load(at + 2 + 2 * c, volatile=True),
+        gl.load(at + 1 + 2 * c, volatile=LATE),
+        gl.load(at + 5, volatile=LATE),
+        gl.load(at + 2 + 2 * c, volatile=LATE),
     )
 
 
@@ -53,28 +64,36 @@ def tile_pieces(table):
 
 
 @gluon.jit
-def piece_blocks(table):
-    """Blocks of this program's pieces."""
-    return gl.load(record(table) + 12)
-
-
-@gluon.jit
 def tile_edges(table):
     """(begin, end) of this program's edges in the table."""
     return gl.load(record(table) + 8), gl.load(record(table) + 9)
 
 
 @gluon.jit
-def own_edges(table, c: gl.constexpr):
-    """End of the edges of half c that come before the first that is not for it."""
-    return gl.load(record(table) + 10 + c)
+def half_pieces(table, c: gl.constexpr):
+    """(begin, end, blocks) of what half c meets as pieces."""
+    at = record(table)
+    return gl.load(at + 6), gl.load(at + 12 + c), gl.load(at + 16 + c)
+
+
+@gluon.jit
+def first_edge(table, c: gl.constexpr):
+    """The first of the edges of half c after these."""
+    return gl.load(record(table) + 14 + c)
+
+
+@gluon.jit
+def half_edges(table, c: gl.constexpr, LATE: gl.constexpr):
+    """(end, last): from `end` on, up to `last`, edges are those of both halves by turns."""
+    at = record(table)
+    return gl.load(at + 10 + c, volatile=LATE), gl.load(at + 9, volatile=LATE)
 
 
 @gluon.jit
 def result_rows(table, c: gl.constexpr):
     """(first, step) of the rows of half c where its gradients go."""
     at = record(table)
-    return gl.load(at + 13 + c), gl.load(at + 15)
+    return gl.load(at + 18 + c), gl.load(at + 20)
 
 
 @gluon.jit
@@ -83,48 +102,53 @@ def load_weight(entry, column: gl.constexpr):
     return gl.log2(gl.load(entry + column).to(gl.float32))
 
 
-@gluon.jit
-def load_half(
-    base, row_stride, start, step, rows, sign, shared,
-    HEAD: gl.constexpr, HALF: gl.constexpr, D: gl.constexpr,
-):  # fmt: skip
-    """Evenly spaced rows into shared memory; columns past HEAD and rows past `rows` are 0."""
-    layout: gl.constexpr = gl.BlockedLayout([1, 8], [256 // D, D // 8], [4, 1], [1, 0])
-    row = gl.arange(0, HALF, layout=gl.SliceLayout(1, layout))
-    column = gl.arange(0, D, layout=gl.SliceLayout(0, layout))
-    at = (start + row * step).to(gl.int64) * row_stride
-    inside = gl.expand_dims(row < rows, 1) & gl.expand_dims(column < HEAD, 0)
-    pointers = base + gl.expand_dims(at, 1) + gl.expand_dims(column, 0)
-    x = gl.load(pointers, mask=inside, other=0.0)
-    shared.store((x * sign).to(x.dtype))
+@gluon.constexpr_function
+def by_rows(D):
+    """Layout of 16-bit rows of D columns in which a thread has 16 bytes of a row."""
+    return gl.BlockedLayout([1, 8], [256 // D, D // 8], [4, 1], [1, 0])
 
 
 @gluon.jit
-def load_partial(
+def _places(
     base, start, step, rows, row_stride,
     HEAD: gl.constexpr, HALF: gl.constexpr, D: gl.constexpr, layout: gl.constexpr,
 ):  # fmt: skip
-    """What an earlier launch left of a half in `base`, in float32."""
+    """(pointers, which exist) of a half's evenly spaced rows."""
     row = gl.arange(0, HALF, layout=gl.SliceLayout(1, layout))
     column = gl.arange(0, D, layout=gl.SliceLayout(0, layout))
     at = (start + row * step).to(gl.int64) * row_stride
     inside = gl.expand_dims(row < rows, 1) & gl.expand_dims(column < HEAD, 0)
-    pointers = base + gl.expand_dims(at, 1) + gl.expand_dims(column, 0)
+    return base + gl.expand_dims(at, 1) + gl.expand_dims(column, 0), inside
+
+
+@gluon.jit
+def load_half(
+    base, start, step, rows, row_stride,
+    HEAD: gl.constexpr, HALF: gl.constexpr, D: gl.constexpr, layout: gl.constexpr,
+):  # fmt: skip
+    """Rows of a half; columns past HEAD and rows past `rows` are 0."""
+    pointers, inside = _places(base, start, step, rows, row_stride, HEAD, HALF, D, layout)
     return gl.load(pointers, mask=inside, other=0.0)
 
 
 @gluon.jit
 def store_half(
-    base, x, start, step, rows, row_stride,
+    base, x, start, step, rows, row_stride, shared,
     HEAD: gl.constexpr, HALF: gl.constexpr, D: gl.constexpr, layout: gl.constexpr,
 ):  # fmt: skip
-    """Rows of a half to `base`, HEAD columns of each."""
-    row = gl.arange(0, HALF, layout=gl.SliceLayout(1, layout))
-    column = gl.arange(0, D, layout=gl.SliceLayout(0, layout))
-    at = (start + row * step).to(gl.int64) * row_stride
-    inside = gl.expand_dims(row < rows, 1) & gl.expand_dims(column < HEAD, 0)
-    pointers = base + gl.expand_dims(at, 1) + gl.expand_dims(column, 0)
-    gl.store(pointers, x.to(base.dtype.element_ty), mask=inside)
+    """Rows of a half to `base`, HEAD columns of each.
+
+    16-bit results go through `shared`, whose rows nothing needs any more.
+    """
+    if base.dtype.element_ty == shared.dtype:
+        wide: gl.constexpr = by_rows(D)
+        shared.store(x.to(shared.dtype))
+        gl.thread_barrier()
+        pointers, inside = _places(base, start, step, rows, row_stride, HEAD, HALF, D, wide)
+        gl.store(pointers, shared.load(wide), mask=inside)
+    else:
+        pointers, inside = _places(base, start, step, rows, row_stride, HEAD, HALF, D, layout)
+        gl.store(pointers, x.to(base.dtype.element_ty), mask=inside)
 
 
 @gluon.jit
@@ -171,18 +195,33 @@ def add_rows(acc, left16, streamed, number, BLOCK: gl.constexpr, D: gl.constexpr
 
 
 @gluon.jit
+def load_edge(entry):
+    """What `visible` needs of an edge: first position, rate, begin and end, which halves."""
+    return (
+        gl.load(entry), gl.load(entry + 1), gl.load(entry + 5), gl.load(entry + 6),
+        gl.load(entry + 4),
+    )  # fmt: skip
+
+
+@gluon.jit
 def visible(
-    start, step, first, rate, begin, end,
+    start, step, edge,
     ROWS_ARE_KEYS: gl.constexpr, CAUSAL: gl.constexpr, HALF: gl.constexpr, BLOCK: gl.constexpr,
     layout: gl.constexpr,
 ):  # fmt: skip
-    """(HALF, BLOCK): which pairs of own rows and a block of the other side count."""
+    """(HALF, BLOCK): which pairs of own rows and the block of an edge count.
+
+    Causality hides nothing of one whose bit 2 is set.
+    """
+    first, rate, begin, end, halves = edge
     column = gl.arange(0, BLOCK, layout=gl.SliceLayout(0, layout))
     # One comparison says both: numbers below 0 are large without a sign.
     place = end - 1 - first - column * rate if ROWS_ARE_KEYS else first - begin + column * rate
     count = end - begin
     if CAUSAL:
         row = gl.arange(0, HALF, layout=gl.SliceLayout(1, layout))
+        free = ((halves >> 2) & 1) << 30
+        start += -free if ROWS_ARE_KEYS else free
         own = gl.expand_dims(start + row * step, 1)
         causal = end - own if ROWS_ARE_KEYS else own + 1 - begin
         count = gl.maximum(gl.minimum(causal, count), 0)
@@ -190,43 +229,20 @@ def visible(
 
 
 @gluon.jit
-def visible_of_edge(
-    start, step, entry,
-    ROWS_ARE_KEYS: gl.constexpr, CAUSAL: gl.constexpr, HALF: gl.constexpr, BLOCK: gl.constexpr,
-    layout: gl.constexpr,
-):  # fmt: skip
-    """`visible` for the block of an edge; causality hides nothing of one whose bit 2 is set."""
-    if CAUSAL:
-        free = (gl.load(entry + 4) >> 2) << 30
-        start += -free if ROWS_ARE_KEYS else free
-    return visible(
-        start, step, gl.load(entry), gl.load(entry + 1), gl.load(entry + 5), gl.load(entry + 6),
-        ROWS_ARE_KEYS, CAUSAL, HALF, BLOCK, layout,
-    )  # fmt: skip
-
-
-@gluon.jit
-def visible_first(
-    start, step, entry, piece,
-    ROWS_ARE_KEYS: gl.constexpr, CAUSAL: gl.constexpr, HALF: gl.constexpr, BLOCK: gl.constexpr,
-    layout: gl.constexpr,
-):  # fmt: skip
-    """`visible` for the first block of a piece, all of which counts, or of an edge."""
-    seen = visible_of_edge(start, step, entry, ROWS_ARE_KEYS, CAUSAL, HALF, BLOCK, layout)
-    return seen | piece
-
-
-@gluon.jit
-def _statistics(
-    position, rate, weight, lse_ptr, delta_ptr, length, lse, delta, ready, BLOCK: gl.constexpr,
-):  # fmt: skip
-    """lse less the logarithm of the weight, and delta, of a block of queries."""
+def _load_statistics(position, rate, lse_ptr, delta_ptr, length, BLOCK: gl.constexpr):
+    """lse and delta of a block of queries."""
     layout: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])
     # Rows past the end count for nothing, but a NaN would spread.
     at = gl.minimum(position + gl.arange(0, BLOCK, layout=layout) * rate, length - 1)
-    lse.store(gl.load(lse_ptr + at) - gl.log2(weight.to(gl.float32)))
-    delta.store(gl.load(delta_ptr + at))
-    mbarrier.arrive(ready, count=1)
+    return gl.load(lse_ptr + at), gl.load(delta_ptr + at)
+
+
+@gluon.jit
+def _store_statistics(lse, delta, bias, statistics, ready, i, STAGES: gl.constexpr):
+    """lse less the logarithm of the weight, and delta, of block i."""
+    statistics.index(i % STAGES).store(lse - bias)
+    statistics.index(STAGES + i % STAGES).store(delta)
+    mbarrier.arrive(ready.index(i % STAGES), count=1)
 
 
 @gluon.jit
@@ -262,17 +278,19 @@ def _copy_block(
 
 @gluon.jit
 def produce(
-    x_views, y_views, table, streamed, ready, free, head,
+    x_views, y_views, table, streamed, ready, free, group,
     lse_ptr, delta_ptr, length, statistics,
     VIEWS: gl.constexpr, BLOCK: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr,
     JOINT: gl.constexpr, STATISTICS: gl.constexpr,
 ):  # fmt: skip
     """Stream a tile's pieces, then its edges.
 
-    `head` is the head to read on the other side, or, with STATISTICS, the first of a group of
-    query heads; rows of lse and delta, (heads, length) of the batch entry, come along then.
+    A query head's keys are those of its group; with STATISTICS the other side is the query heads
+    of a group, and rows of lse and delta, (heads, length) of the batch entry, come along.
     """
     batch = gl.program_id(1)
+    head = tile_head(table, False)
+    head = head * group if STATISTICS else head // group
     i = 0
     begin, end = tile_pieces(table)
     for at in range(begin, end, 8):
@@ -282,24 +300,29 @@ def produce(
         member = head + gl.load(entry + 3)
         residue = gl.load(entry + 4)
         row = gl.load(entry + 5)
+        if STATISTICS:
+            # Those of a block are under way while the one before waits for its place.
+            rate = gl.load(entry + 6)
+            bias = load_weight(entry, 1)
+            lse_at = lse_ptr + member.to(gl.int64) * length
+            delta_at = delta_ptr + member.to(gl.int64) * length
+            lse, delta = _load_statistics(
+                residue + row * rate, rate, lse_at, delta_at, length, BLOCK
+            )
         for number in gl.static_range(VIEWS):
             for _ in range(0, gl.where(view == number, blocks, 0)):
                 if JOINT:
                     mbarrier.wait(free.index(i % STAGES), ((i // STAGES) & 1) ^ 1)
-                if STATISTICS:
-                    rate = gl.load(entry + 6)
-                    base = member.to(gl.int64) * length
-                    _statistics(
-                        residue + row * rate, rate, gl.load(entry + 1),
-                        lse_ptr + base, delta_ptr + base, length,
-                        statistics.index(i % STAGES), statistics.index(STAGES + i % STAGES),
-                        ready.index(i % STAGES), BLOCK,
-                    )  # fmt: skip
                 _copy_block(
                     x_views[number], y_views[number], i, batch, member, residue, row, streamed,
                     ready, free, BLOCK, STAGES, D, JOINT,
                 )  # fmt: skip
                 row += BLOCK
+                if STATISTICS:
+                    _store_statistics(lse, delta, bias, statistics, ready, i, STAGES)
+                    lse, delta = _load_statistics(
+                        residue + row * rate, rate, lse_at, delta_at, length, BLOCK
+                    )
                 i += 1
     begin, end = tile_edges(table)
     for at in range(begin, end, 8):
@@ -310,17 +333,16 @@ def produce(
         member = head + gl.load(entry + 7)
         if JOINT:
             mbarrier.wait(free.index(i % STAGES), ((i // STAGES) & 1) ^ 1)
-        if STATISTICS:
-            base = member.to(gl.int64) * length
-            _statistics(
-                first, rate, gl.load(entry + 3), lse_ptr + base, delta_ptr + base, length,
-                statistics.index(i % STAGES), statistics.index(STAGES + i % STAGES),
-                ready.index(i % STAGES), BLOCK,
-            )  # fmt: skip
         for number in gl.static_range(VIEWS):
             if view == number:
                 _copy_block(
                     x_views[number], y_views[number], i, batch, member, first % rate,
                     first // rate, streamed, ready, free, BLOCK, STAGES, D, JOINT,
                 )  # fmt: skip
+        if STATISTICS:
+            base = member.to(gl.int64) * length
+            lse, delta = _load_statistics(
+                first, rate, lse_ptr + base, delta_ptr + base, length, BLOCK
+            )
+            _store_statistics(lse, delta, load_weight(entry, 3), statistics, ready, i, STAGES)
         i += 1
