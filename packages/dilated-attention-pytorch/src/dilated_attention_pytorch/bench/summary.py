@@ -48,7 +48,7 @@ def implementations(result: Entry) -> tuple[Row, list[Row], list[str]]:
                     _pair(one, "spread", "{:.1%}".format),
                     _pair(one, "tflops", "{:.3g}".format),
                     ratio(one, auto, by_rate=name == _SAME_FLOPS),
-                    _pair(one, "extra_mib", "{:,.0f}".format),
+                    _pair(one, "extra_mib", _whole),
                     _pair(one, "launches", "{}".format),
                     _pair(one, "host_us", "{:,.0f}".format),
                     _share(entry),
@@ -96,7 +96,7 @@ def by_backend(report: Mapping[str, Any]) -> tuple[Row, list[Row]]:
             _pair(entry, "ms", _milliseconds),
             _pair(entry, "tflops", "{:.0f}".format),
             _pair(entry, "executed_tflops", "{:.0f}".format),
-            _pair(entry, "extra_mib", "{:,.0f}".format),
+            _pair(entry, "extra_mib", _whole),
             _pair(entry, "launches", "{}".format),
             _pair(entry, "host_us", "{:,.0f}".format),
             _pair(entry, "power_w", "{:.0f}".format),
@@ -117,7 +117,7 @@ def memory(report: Mapping[str, Any]) -> tuple[Row, list[Row]]:
     rows = []
     for result in report["results"]:
         entries = [auto_entry(result), *(result["peers"].get(name, {}) for name in names)]
-        cells = [_pair(entry, "extra_mib", "{:,.0f}".format) for entry in entries]
+        cells = [_pair(entry, "extra_mib", _whole) for entry in entries]
         if any(cell != _NOTHING for cell in cells[1:]):
             rows.append((result["case"], *cells))
     return heading, rows
@@ -153,6 +153,10 @@ def _pair(entry: Entry, name: str, form: Any) -> str:
 
 def _milliseconds(value: float) -> str:
     return f"{value:.3g}" if value < 100 else f"{value:.0f}"
+
+
+def _whole(value: float) -> str:
+    return f"{round(value):,}"
 
 
 def _share(entry: Entry) -> str:
