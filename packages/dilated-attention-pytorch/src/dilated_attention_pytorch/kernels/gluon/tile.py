@@ -14,8 +14,8 @@ edges that come first and hide nothing from it as pieces, without masks. All pai
 equally often; log2 of that is added to the scores. What is needed again late is read again late:
 registers are what limits the consumers.
 
-A program takes some 9,000 cycles beside its blocks, which is 4 blocks' time, so what it waits for
-at either end is asked for early and at once, and results leave in whole rows.
+Beside its blocks a program takes the time of about three, to begin and to end. So what it waits for
+first is asked for at once, and results leave in whole rows.
 """
 
 from __future__ import annotations
