@@ -26,6 +26,10 @@ from ..typing import IntArray
 from .message_buffers import kept_buffers
 from .travel import received, sent
 
+# Of each group of rounds, an empty one at either end: row-heads that come, that go, and whether
+# what comes is gathered.
+Groups = tuple[IntArray, IntArray, IntArray]
+
 
 @dataclass(frozen=True, slots=True)
 class Memory:
@@ -98,14 +102,13 @@ def ring_rank(
     keys = batch * layout.lengths[rank] * problem.num_kv_heads
     inputs = (query + 2 * keys) * head_dim * itemsize
     rounded = 0 if itemsize == wide else itemsize
-    came, went, gathered = groups_of(problem, layout, rank, buffer_shards)
-    # What a plan keeps: where rows are packed from, in 32 bits, and gathered to, in 64.
-    kept = 4 * int(went.sum()) + 8 * int((came * gathered).sum())
+    groups = groups_of(problem, layout, rank, buffer_shards)
+    came, went, gathered = groups
+    elements = 2 * batch * head_dim
+    kept = kept_indices(groups)
     if keep:
-        elements = 2 * batch * head_dim
-        groups = tuple(zip(came.tolist(), went.tolist(), gathered.tolist(), strict=True))
-        kept += kept_buffers(groups, elements * itemsize, elements * wide)
-    came, went = 2 * batch * head_dim * came, 2 * batch * head_dim * went
+        kept += kept_messages(groups, elements * itemsize, elements * wide)
+    came, went = elements * came, elements * went
     # Groups k - 1, k and k + 1 with an empty one at either end.
     before, now, after = slice(0, -2), slice(1, -1), slice(2, None)
     both = came + went
@@ -162,9 +165,19 @@ def _most(moments: IntArray) -> int:
     return int(moments.max(initial=0))
 
 
-def groups_of(
-    problem: Problem, layout: Layout, rank: int, buffer_shards: int
-) -> tuple[IntArray, IntArray, IntArray]:
+def kept_indices(groups: Groups) -> int:
+    """Bytes that a plan keeps of where rows are packed from, in 32 bits, and gathered to, in 64."""
+    came, went, gathered = groups
+    return 4 * int(went.sum()) + 8 * int((came * gathered).sum())
+
+
+def kept_messages(groups: Groups, row: int, wide_row: int) -> int:
+    """`kept_buffers` of these groups."""
+    came, went, gathered = (numbers.tolist() for numbers in groups)
+    return kept_buffers(tuple(zip(came, went, gathered, strict=True)), row, wide_row)
+
+
+def groups_of(problem: Problem, layout: Layout, rank: int, buffer_shards: int) -> Groups:
     """Row-heads that come and that go in each group of rounds, and whether they are gathered.
 
     With an empty group at either end.

@@ -13,8 +13,7 @@ from ..layout import Layout
 from ..schedule import Problem
 from ..typing import IntArray
 from . import work
-from .memory import Memory, groups_of
-from .message_buffers import kept_buffers
+from .memory import Memory, groups_of, kept_indices, kept_messages
 from .travel import leaving
 
 _WIDE = 4
@@ -47,14 +46,13 @@ def tiled_rank(
     keys = batch * layout.lengths[rank] * problem.num_kv_heads
     inputs = (query + 2 * keys) * head_dim * _ITEMSIZE
     results = query * head_dim
-    came, went, gathered = groups_of(problem, layout, rank, buffer_shards)
+    groups = groups_of(problem, layout, rank, buffer_shards)
+    came, went, _ = groups
     travelled = leaving(problem, layout, rank)
     elements = 2 * batch * head_dim
-    groups = tuple(zip(came.tolist(), went.tolist(), gathered.tolist(), strict=True))
-    # Where rows are packed from, in 32 bits, and gathered to, in 64; where gradients are added, and
-    # two numbers of each row whose gradient they make.
-    indices = (4 + 8) * int(went.sum()) + 8 * int((came * gathered).sum()) + 16 * travelled
-    kept = indices + kept_buffers(groups, elements * _ITEMSIZE, elements * _WIDE)
+    # Where gradients are added, and two numbers of each row whose gradient they make.
+    indices = kept_indices(groups) + 8 * int(went.sum()) + 16 * travelled
+    kept = indices + kept_messages(groups, elements * _ITEMSIZE, elements * _WIDE)
     wide = _adds_up(problem, layout, rank, came[1:-1])
     # Sums are there while they are rounded.
     rounded = results * (_WIDE + _ITEMSIZE if wide else _ITEMSIZE)
