@@ -52,6 +52,9 @@ CASES = {
     "ladder, causal": (((8, 1), (32, 2), (64, 4)), (16, 16, 16, 16), 4, 4, True, 2, 4, 2),
     "dense": (((48, 1),), (16, 16, 16), 2, 1, False, 4, 8, 2),
     "dense, causal": (((48, 1),), (16, 16, 16), 2, 2, True, 4, 8, 2),
+    # Received rows end in a block that others fill in part.
+    "a rest": (((48, 1),), (16, 16, 16), 2, 1, False, 4, 6, 2),
+    "a rest, causal": (((48, 1), (48, 2)), (16, 16, 16), 2, 2, True, 4, 6, 2),
     "groups of rounds": (((8, 1), (96, 3)), (24, 24, 24, 24), 3, 3, True, 2, 4, 8),
     "grouped heads": (((16, 2), (64, 4)), (32, 32), 4, 2, True, 4, 4, 2),
     "uneven": (((10, 1), (70, 5)), (30, 20, 20), 5, 5, False, 4, 2, 2),

@@ -14,53 +14,15 @@ from dilated_attention_oracle import Pattern
 from dilated_attention_pytorch.pattern import DilationPattern
 from dilated_attention_pytorch.schedule import Problem
 from dilated_attention_pytorch.schedule.sharing import shares
-from dilated_attention_pytorch.schedule.streams import (
-    WHOLE,
-    StreamTable,
-    shortest_range,
-    stream_table,
-)
+from dilated_attention_pytorch.schedule.streams import StreamTable, shortest_range, stream_table
 from support.definition import Question
 from support.question_strategies import questions
 from support.ring_strategies import examples
-from support.ring_stream_checks import in_order
 from support.schedule_checks import problem_of
+from support.stream_checks import halves, streamed
 
 # (head, query, key)
 Triple = tuple[int, int, int]
-
-
-def _rows(table: StreamTable, first: int, rate: int, view: int, block: int) -> np.ndarray:
-    """Positions of a block's rows that its view holds; what lies outside reads as zeros."""
-    seen = table.views[view]
-    residue, row = first % rate, first // rate
-    assert seen.rate == rate
-    assert residue < seen.residues
-    return residue + rate * np.arange(row, min(row + block, seen.rows))
-
-
-def _halves(table: StreamTable, tile: int) -> list[np.ndarray]:
-    """Rows of each half of a tile."""
-    first0, rows0, first1, rows1, step = table.tiles[tile, :5].tolist()
-    return [first0 + step * np.arange(rows0), first1 + step * np.arange(rows1)]
-
-
-def _streamed(table: StreamTable, tile: int, block: int):
-    """(halves, member, positions, weight, begin, end, exact) of every block of a tile."""
-    begin, end, edge_begin, edge_end, *ends = table.tiles[tile, 5:].tolist()
-    for blocks, weight, view, member, residue, row, rate, _ in table.pieces[begin:end].tolist():
-        for j in range(blocks):
-            at = _rows(table, residue + (row + j * block) * rate, rate, view, block)
-            assert len(at) == block, "pieces are whole blocks"
-            yield 3, member, at, weight, 0, at[-1] + 1, True
-    edges = table.edges[edge_begin:edge_end]
-    in_order(edges, [end - edge_begin for end in ends])
-    for first, rate, view, weight, who, low, high, member in edges.tolist():
-        at = _rows(table, first, rate, view, block)
-        for half in range(2):
-            exact = bool(who & WHOLE << half)
-            assert not exact or len(at) == block
-            yield who & 1 << half, member, at, weight, low, high, exact
 
 
 def multiplicities(
@@ -70,15 +32,16 @@ def multiplicities(
     found: Counter[Triple] = Counter()
     members = problem.num_heads // problem.num_kv_heads if keys else 1
     for head, tile in table.programs.tolist():
-        halves = _halves(table, tile)
-        for who, member, at, weight, low, high, exact in _streamed(table, tile, block):
-            for half, own in enumerate(halves):
+        for _, member, at, who, exact, weight, low, high in streamed(table, tile, block):
+            for half, own in enumerate(halves(table, tile)):
                 if not who >> half & 1:
                     continue
                 query, key = (at[None], own[:, None]) if keys else (own[:, None], at[None])
                 seen = np.broadcast_to((low <= at) & (at < high), (len(own), len(at)))
                 visible = seen & (key <= query) if problem.is_causal else seen
-                assert not exact or visible.all(), "what is whole is computed without masks"
+                assert not exact >> half & 1 or visible.all(), (
+                    "what is whole is computed without masks"
+                )
                 query, key = np.broadcast_arrays(query, key)
                 for p, k in zip(query[visible], key[visible], strict=True):
                     found[head * members + member, int(p), int(k)] += weight
@@ -163,11 +126,9 @@ def test_shared_keys_are_read_within_their_segments(
     for keys in (False, True):
         table = stream_table(problem, 8, block, keys=keys)
         for _, tile in table.programs.tolist():
-            halves = _halves(table, tile)
-            for who, _, at, _, _, _, _ in _streamed(table, tile, block):
-                own = np.concatenate(
-                    [x for half, x in enumerate(halves) if who >> half & 1] or [np.zeros(0, int)]
-                )
+            both = halves(table, tile)
+            for _, _, at, who, _, _, _, _ in streamed(table, tile, block):
+                own = np.concatenate([x for half, x in enumerate(both) if who >> half & 1])
                 # Without causality the pairs are symmetric.
                 assert {(p, k) for p in own.tolist() for k in at.tolist()} <= met
 

@@ -5,54 +5,18 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
-import numpy.typing as npt
 
 from dilated_attention_pytorch.layout import Layout
 from dilated_attention_pytorch.schedule import Problem, RankPlan, plan_rank
 from dilated_attention_pytorch.schedule.received import Received, received
 from dilated_attention_pytorch.schedule.ring_key_streams import key_tiles, received_key_tiles
 from dilated_attention_pytorch.schedule.ring_streams import query_tiles
-from dilated_attention_pytorch.schedule.streams import FREE, WHOLE, StreamTable
+from dilated_attention_pytorch.schedule.streams import FREE, StreamTable
 
-IntArray = npt.NDArray[np.int64]
+from .stream_checks import halves, streamed
+
 # (query head, query position, key position)
 Triple = tuple[int, int, int]
-
-
-def _block(table: StreamTable, first: int, rate: int, view: int, block: int) -> IntArray:
-    """Rows of a block, in the sequence that the view is of."""
-    seen = table.views[view]
-    residue, row = first % rate, first // rate
-    assert seen.rate == rate
-    assert residue < seen.residues
-    return residue + rate * np.arange(row, min(row + block, seen.rows))
-
-
-def in_order(edges: np.ndarray, ends: list[int]) -> None:
-    """Whether the edges of a tile come as kernels rely on it; `ends` count from the first."""
-    *own_ends, end0, end1 = ends
-    assert min(end0, end1) == 0, "one half at most meets edges as pieces"
-    for half, (own_end, whole_end) in enumerate(zip(own_ends, (end0, end1), strict=True)):
-        mine = edges[:, 4] >> half & 1 > 0
-        assert (edges[:whole_end, 4] & WHOLE << half > 0).all()
-        assert own_end >= whole_end
-        assert mine[:own_end].all()
-        assert own_end == len(edges) or not mine[own_end]
-
-
-def _streamed(table: StreamTable, tile: int, block: int):
-    """(source, member, rows, who, weight, begin, end) of every block of a tile."""
-    begin, end, edge_begin, edge_end, *ends = table.tiles[tile, 5:].tolist()
-    edges = table.edges[edge_begin:edge_end]
-    in_order(edges, [end - edge_begin for end in ends])
-    for blocks, weight, view, member, residue, row, rate, _ in table.pieces[begin:end].tolist():
-        for j in range(blocks):
-            at = _block(table, residue + (row + j * block) * rate, rate, view, block)
-            assert len(at) == block, "pieces are whole blocks"
-            yield table.views[view].source, member, at, 3, weight, 0, at[-1] + 1
-    for first, rate, view, weight, who, low, high, member in edges.tolist():
-        at = _block(table, first, rate, view, block)
-        yield table.views[view].source, member, at, who, weight, low, high
 
 
 class _Places:
@@ -87,11 +51,10 @@ def _count(
     where = plan.layout.positions(plan.rank)
     places = None if group is None else _Places(received(plan, group))
     for head, tile in table.programs.tolist():
-        first0, rows0, first1, rows1, step = table.tiles[tile, :5].tolist()
-        halves = [first0 + step * np.arange(rows0), first1 + step * np.arange(rows1)]
-        written.update((head, int(x)) for some in halves for x in some)
-        for source, member, at, who, weight, low, high in _streamed(table, tile, block):
-            for half, rows in enumerate(halves):
+        both = halves(table, tile)
+        written.update((head, int(x)) for some in both for x in some)
+        for view, member, at, who, exact, weight, low, high in streamed(table, tile, block):
+            for half, rows in enumerate(both):
                 if not who >> half & 1:
                     continue
                 if own_received:
@@ -100,7 +63,7 @@ def _count(
                     own = places.position[rows]
                 else:
                     own = where[rows]
-                if source == 1:
+                if view.source == 1:
                     assert places is not None
                     kv_head = head // members
                     assert head // members + member == 0, "received rows have one head"
@@ -110,8 +73,9 @@ def _count(
                 else:
                     other = where[at]
                 count = np.broadcast_to((low <= at) & (at < high), (len(own), len(at)))
-                if problem.is_causal and not who & FREE and source == 0 and not own_received:
+                if problem.is_causal and not who & FREE and view.source == 0 and not own_received:
                     count = count & (at >= rows[:, None] if keys else at <= rows[:, None])
+                assert not exact >> half & 1 or count.all(), "what is whole has no masks"
                 for i, j in np.argwhere(count).tolist():
                     p, k = int(own[i]), int(other[j])
                     if keys:
